@@ -1,7 +1,8 @@
 """The digits in a row at the end of a JSON text, outside its strings. Pure.
 
 JSON bounds no number, and a small model goes on with digits to the end of its tokens. So after
-`MAX_DIGITS` of them the answer goes on otherwise, if its schema lets it.
+`MAX_DIGITS` of them the answer goes on otherwise, if its schema lets it. The token that reaches the
+number may bring some more.
 """
 
 from typing import Final

@@ -77,10 +77,20 @@ class ChatTemplate:
         text = self._rendered(taken)
         said = (taken.messages[-1]["content"] or "").strip()
         is_told = said in text and not _may_be_chance(said, taken)
-        if said and not is_told and self._rendered(_with_last(taken, NEEDLE)) == text:
+        if said and not is_told and self._leaves_out_last(taken, text):
             role = given.messages[-1]["role"]
             raise TemplateError(f"it leaves out the last message ({role})")
         return text
+
+    def _leaves_out_last(self, taken: Conversation, text: str) -> bool:
+        """Whether another content of the last message changes nothing in the text. Of a message
+        with calls the calls are enough, and a template that refuses a content reads it."""
+        if self._rendered_if_taken(_with_last(taken, NEEDLE)) != text:
+            return False
+        *before, last = taken.messages
+        if not last.get("tool_calls"):
+            return True
+        return self._rendered_if_taken(structs.replace(taken, messages=before)) == text
 
     def _continued(self, taken: Conversation) -> str:
         """The text up to the end of the last message's content."""

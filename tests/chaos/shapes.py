@@ -189,6 +189,9 @@ def faults(
     if found.text == undisturbed.text and len(found.logprobs) != len(undisturbed.logprobs):
         n_other = len(undisturbed.logprobs)
         wrong.append(f"{len(found.logprobs)} log probabilities, undisturbed {n_other}")
+    n_same, n_sent = _n_common(found, undisturbed), len(sent.logprobs)
+    if n_same < n_sent:  # found by no judge: what it compares begins behind what had come
+        wrong.append(f"token {n_same} of {n_sent} that had come is another one")
     return wrong + _misplaced(found, judge(found, undisturbed, sent))
 
 
@@ -213,7 +216,8 @@ def fast(
     least those that had come."""
     ids = alone.ids([token for token, _ in found.logprobs])
     before = [logprob for _, logprob in undisturbed.logprobs]
-    for n_known in range(len(sent.logprobs), _n_common(found, undisturbed) + 1):
+    n_same = _n_common(found, undisturbed)
+    for n_known in range(min(len(sent.logprobs), n_same), n_same + 1):
         yield before[:n_known] + alone.logprobs(prompt, ids, n_known)
 
 
@@ -227,7 +231,8 @@ def _n_common(found: Answer, undisturbed: Answer) -> int:
 
 
 def _misplaced(found: Answer, allowed: Iterable[list[float]]) -> list[str]:
-    """Log probabilities that are far from those of each allowed list, by the nearest one."""
+    """Log probabilities that are far from those of each allowed list, by the nearest one. Nothing
+    is right where no list is allowed."""
     nearest: list[str] | None = None
     for expected in allowed:
         wrong = [
@@ -239,7 +244,7 @@ def _misplaced(found: Answer, allowed: Iterable[list[float]]) -> list[str]:
             return []
         if nearest is None or len(wrong) < len(nearest):
             nearest = wrong
-    return nearest or []
+    return ["nothing to compare log probabilities with"] if nearest is None else nearest
 
 
 async def _answer(

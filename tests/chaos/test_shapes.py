@@ -120,3 +120,26 @@ def test_a_fast_replay_moves_log_probabilities_as_llama_cpp_alone_does(n_known: 
     assert len(faults(replayed(n_known, 0.001), answer(), sent, SCHEMA, judge)) >= 10
     assert faults(replayed(9), answer(), sent, SCHEMA, judge) != []
     assert faults(replayed(n_known), answer(), sent, SCHEMA, exact) != []
+
+
+@pytest.mark.parametrize("exactly", [False, True])
+def test_tokens_that_had_come_and_differ_from_the_undisturbed_ones_are_found(exactly: bool) -> None:
+    """The texts are the same: another token spells the beginning."""
+    entries = answer().logprobs
+    one = answer(logprobs=[(TEXT[:2].encode(), -9.0), *entries[2:]])
+    sent = Answer(text=TEXT[:2], logprobs=one.logprobs[:1])
+    judge = exact if exactly else partial(fast, Unasked(), [1, 2])
+    lines = faults(one, answer(), sent, SCHEMA, judge)
+    assert "token 0 of 1 that had come is another one" in lines
+
+
+def test_log_probabilities_without_anything_to_compare_are_not_right() -> None:
+    [line] = faults(answer(), answer(), Answer(), SCHEMA, lambda *_: [])
+    assert "nothing to compare" in line
+
+
+class Unasked(Alone):
+    """The answer's tokens are its own."""
+
+    def logprobs(self, prompt: Sequence[int], answer: Sequence[int], n_known: int) -> list[float]:
+        return [-float(at) for at in range(n_known, len(answer))]

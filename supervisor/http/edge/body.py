@@ -29,7 +29,7 @@ MAX_FORM_BYTES = 16_384
 
 COPIES = 2
 """A large body is there twice at once: as it came and decoded, then decoded and in the message to
-a worker."""
+a worker. `body_cost` adds what other characters than ASCII take."""
 
 BREATH_S = 0.001
 """A turn of the loop would not do: a request that has come in is answered after some turns."""

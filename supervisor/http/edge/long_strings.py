@@ -7,11 +7,12 @@ string is cut out, decoded in pieces, and put back into what the rest of the tex
 
 import secrets
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
 
-from supervisor.http.edge.values import converted
+from supervisor.http.edge.values import converted, decode, without_mark
 
 T = TypeVar("T")
 Text = Any
@@ -33,7 +34,19 @@ _HIGH_SURROGATES = (b"d8", b"d9", b"da", b"db")
 def decode_in_steps(
     text: Text, stretches: Sequence[Stretch], kind: type[T], between: Callable[[], object]
 ) -> T:
-    """The text as `kind`; `between` is called between steps. Raises msgspec's errors."""
+    """The text as `decode` reads it; `between` is called between steps. Raises msgspec's errors.
+
+    What the steps refuse is decoded at once: another way to the value refuses more, such as deep
+    levels in an unknown field, and names other places in its errors.
+    """
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return _in_steps(text, stretches, kind, between)
+    return decode(text, kind)
+
+
+def _in_steps(
+    text: Text, stretches: Sequence[Stretch], kind: type[T], between: Callable[[], object]
+) -> T:
     mark = secrets.token_hex(16)  # that no client can know
     short = bytearray()
     contents: list[list[str]] = []
@@ -49,7 +62,7 @@ def decode_in_steps(
         contents.append(content)
         end = at
     short += text[end:]
-    whole = _filled(msgspec.json.decode(short), mark, contents)
+    whole = _filled(msgspec.json.decode(without_mark(short)), mark, contents)
     between()
     return converted(whole, kind)
 
@@ -57,15 +70,12 @@ def decode_in_steps(
 def _with_utf8(text: str) -> str:
     """The text, with its UTF-8: Python keeps it once it was asked for, as the message to a worker
     does, and for megabytes of other characters than ASCII that takes long."""
-    msgspec.msgpack.encode(text)
+    msgspec.Raw(text)  # asks for it and copies nothing
     return text
 
 
 def _decoded(piece: bytes) -> str:
-    try:
-        return msgspec.json.decode(b'"%s"' % piece, type=str)
-    except msgspec.DecodeError:  # it would name a byte of the piece
-        raise msgspec.DecodeError("JSON is malformed: in a long string") from None
+    return msgspec.json.decode(b'"%s"' % piece, type=str)
 
 
 def _cut_from(text: Text, known: int, at: int) -> int:
@@ -98,7 +108,10 @@ def _filled(value: Any, mark: str, contents: list[list[str]]) -> Any:
             for other in others:
                 number, _, tail = other.partition(".")
                 parts += (*contents[int(number)], tail)
-            return _with_utf8("".join(parts))
+                contents[int(number)].clear()
+            whole = "".join(parts)
+            parts.clear()
+            return _with_utf8(whole)
         case list():
             return [_filled(item, mark, contents) for item in value]
         case dict():

@@ -7,22 +7,27 @@ from typing import Any, TypeVar
 import msgspec
 
 T = TypeVar("T")
+Text = bytes | bytearray | mmap
 
 _FOUND_FLOAT = "got `float`"
 """In msgspec's message where a whole number was expected."""
 
 
-def decode(body: bytes | bytearray | mmap, kind: type[T]) -> T:
+def decode(body: Text, kind: type[T]) -> T:
     """A body as `kind`. A whole number may be written as `8.0`, and a byte order mark before all is
     read over. Raises msgspec's errors."""
-    if body[: len(BOM_UTF8)] == BOM_UTF8:
-        body = body[len(BOM_UTF8) :]
+    body = without_mark(body)
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as err:
         if _FOUND_FLOAT not in str(err):
             raise
         return msgspec.convert(_with_whole_numbers(msgspec.json.decode(body)), kind)
+
+
+def without_mark(body: Text) -> Text:
+    """The body behind its byte order mark, if it has one."""
+    return body[len(BOM_UTF8) :] if body[: len(BOM_UTF8)] == BOM_UTF8 else body
 
 
 def converted(value: object, kind: type[T]) -> T:

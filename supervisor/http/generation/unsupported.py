@@ -171,11 +171,15 @@ def refuse_unsupported(body: NotYet, n: int) -> None:
     choices."""
     for name in FIELDS:
         value = getattr(body, name)
-        if value is None or name in body.SERVED:
+        if name in body.SERVED or (name == "best_of" and _same(value, n)):
             continue
-        neutral = (n,) if name == "best_of" else NEUTRAL.get(name, ())
-        if not any(_same(value, allowed) for allowed in neutral):
+        if not is_neutral(name, value):
             raise InvalidRequest(f"{name} is not supported yet", param=name)
+
+
+def is_neutral(name: str, value: object) -> bool:
+    """Whether a field with this value asks for nothing."""
+    return value is None or any(_same(value, allowed) for allowed in NEUTRAL.get(name, ()))
 
 
 def _same(value: object, allowed: object) -> bool:

@@ -10,9 +10,10 @@ from msgspec import Meta
 
 from gpufc.errors import InvalidRequest
 from supervisor.http.edge.values import converted
-from supervisor.http.generation.constraints import ResponseFormat
+from supervisor.http.generation.constraints import ResponseFormat, constraint_of
 from supervisor.http.generation.fields import GenerationFields
 from supervisor.http.generation.thinking import switched
+from supervisor.http.generation.unsupported import is_neutral
 
 SHARED = GenerationFields.__struct_fields__
 """The fields that all generating routes share. A client may send them as options or, as it would to
@@ -65,13 +66,11 @@ def generation_fields(body: OllamaFields) -> dict[str, Any]:
         raise InvalidRequest("num_predict is a number", param="options.num_predict")
     if body.num_predict is not None:
         raise InvalidRequest("num_predict is one of options", param="num_predict")
-    if n_predict is not None and n_predict > 0:  # any other number is: as many as fit
-        given["n_predict"] = n_predict
-    options = {name: given[name] for name in SHARED if name in given and name not in _NO_OPTIONS}
-    checked = converted(options, GenerationFields)
-    beside = [name for name in SHARED if name not in body.SERVED and name not in options]
-    found = {name: getattr(body, name) for name in beside}
-    found |= {name: getattr(checked, name) for name in options}
+    if n_predict is not None:
+        # any number below 1 is: as many as fit
+        given |= {"n_predict": n_predict if n_predict > 0 else -1, "max_tokens": None}
+    found = {name: getattr(body, name) for name in SHARED if name not in body.SERVED}
+    found |= _options(given, body.SERVED)
     if (found["n"] or 1) > 1:
         raise InvalidRequest("an answer has one choice; n is at most 1", param="n")
     return {
@@ -79,16 +78,45 @@ def generation_fields(body: OllamaFields) -> dict[str, Any]:
         "model": body.model or None,
         "stream": body.streams,
         "stream_options": None,
-        **_constraint(body.format),
-        **({"top_logprobs": body.top_logprobs} if body.logprobs else _NO_LOGPROBS),
+        **_constraint(body.format, found),
+        **({} if found["logprobs"] else _NO_LOGPROBS),
     }
 
 
-_NO_OPTIONS = frozenset({"model", "stream", "stream_options", "logprobs", "top_logprobs"})
+def _options(given: dict[str, Any], served: frozenset[str]) -> dict[str, Any]:
+    """The shared fields that options have, and nulls for their other names. `served` are fields
+    that stand beside the options only."""
+    for name in served:
+        if name in given and not is_neutral(name, given[name]):
+            raise InvalidRequest(
+                f"{name} stands beside options, not in them", param=f"options.{name}"
+            )
+    names = [name for name in SHARED if name in given and name not in served | _NO_OPTIONS]
+    checked = converted({name: given[name] for name in names}, GenerationFields)
+    others = [other for group in _SAME for other in group if not group.isdisjoint(names)]
+    return dict.fromkeys(others) | {name: getattr(checked, name) for name in names}
+
+
+_SAME = (
+    frozenset({"max_tokens", "n_predict"}),
+    frozenset({"repeat_penalty", "repetition_penalty"}),
+)
+"""Names of one thing: an option goes before a field of the other name."""
+_NO_OPTIONS = frozenset({"model", "stream", "stream_options"})
 _NO_LOGPROBS = {"logprobs": None, "top_logprobs": None}
 
 
-def _constraint(wanted: Any) -> dict[str, Any]:
+def _constraint(wanted: Any, found: dict[str, Any]) -> dict[str, Any]:
+    """The format as one of the shared fields, `found`. Raises `InvalidRequest` where these ask for
+    another one."""
+    own = _format(wanted)
+    asked, other = (constraint_of(GenerationFields(**fields)) for fields in (own, found))
+    if asked is not None and other is not None and asked.key != other.key:
+        raise InvalidRequest(f"format and {other.param} ask for two formats", param="format")
+    return own
+
+
+def _format(wanted: Any) -> dict[str, Any]:
     match wanted:
         case None | "":
             return {}

@@ -161,6 +161,28 @@ def test_a_last_message_is_missed_also_if_another_one_says_the_same(word: str) -
     assert render(source, *said[:2]) == f"user: {word};assistant: {word};"
 
 
+def test_of_a_last_message_with_calls_the_calls_are_enough() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
+    last = {"role": "assistant", "content": "Wait.", "tool_calls": [call]}
+    said = "{% if m.tool_calls %}" + CALLS + "{% else %}" + TEXT + "{% endif %}"
+    shown = '{"name": "f", "arguments": {"a": 1}}'
+    assert render("{% for m in messages %}" + said + "{% endfor %}", user("x"), last) == (
+        f"x;{shown}"
+    )
+    dropping = "{% for m in messages if not m.content or not m.tool_calls %}"
+    assert "leaves out the last message (assistant)" in refusal(
+        dropping + said + "{% endfor %}", user("x"), last
+    )
+
+
+def test_a_template_that_refuses_another_content_reads_it() -> None:
+    source = (
+        "{% for m in messages %}{% if m.role == 'assistant' and m.content[0] != '{' %}"
+        "{{ raise_exception('answers are JSON') }}{% endif %}" + TEXT + "{% endfor %}"
+    )
+    assert render(source, user("x"), {"role": "assistant", "content": "{}"}) == "x;{};"
+
+
 @pytest.mark.parametrize("source", ["{{ messages[-1].content | trim }}", "{{ messages | tojson }}"])
 def test_a_template_may_change_what_the_last_message_says(source: str) -> None:
     assert "quoted" in render(source, user('  a "quoted"\n word  '))

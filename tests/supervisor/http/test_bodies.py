@@ -218,6 +218,26 @@ async def test_a_body_in_chunks_is_counted_as_it_arrives() -> None:
         assert answer.status == 503
 
 
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize(("char", "width"), [("a", 0), ("é", 1), ("語", 2), ("🙂", 4)])
+def test_a_body_with_a_wide_character_counts_the_width_of_all(
+    char: str, width: int, ascii_only: bool
+) -> None:
+    text = char + "a" * 300 * KIB
+    sent = bytearray(json.dumps({"prompt": text}, ensure_ascii=ascii_only), "utf-8")
+    n_bytes, _ = body._weighed(sent)
+    plain, _ = body._weighed(bytearray(json.dumps({"prompt": "a"}), "utf-8"))
+    assert n_bytes - plain == pytest.approx(width * len(text), abs=100)
+
+
+@pytest.mark.parametrize("text", ["語" * 100 * KIB, "🙂é\n\0" * 50 * KIB])
+def test_characters_are_counted_however_they_are_written(text: str) -> None:
+    *_, last = weigh(json.dumps([text], ensure_ascii=False).encode())
+    assert last.n_chars - len('[""]') == len(text) + text.count("\n")
+    *_, last = weigh(json.dumps([text]).encode())
+    assert last.n_chars - len('[""]') == len(text.encode("utf-16-le")) // 2 + text.count("\n")
+
+
 def test_a_refused_body_counts_nothing() -> None:
     budget = BodyBudget(8 * MIB)
     budget.take(6 * MIB)

@@ -1,6 +1,9 @@
 """Texts with long strings are decoded in steps as they are decoded at once."""
 
 import json
+import tracemalloc
+from codecs import BOM_UTF8
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,6 +14,7 @@ from msgspec import Struct
 
 from supervisor.http.edge import body, body_cost, long_strings
 from supervisor.http.edge.long_strings import decode_in_steps
+from supervisor.http.edge.values import decode
 
 PIECE_BYTES = 16
 UNITS = ("a", "\n", '"', "\\", "é", "語", "🙂", "\\u00e9", "a\\", "\0")
@@ -27,6 +31,11 @@ def in_steps(text: bytes, kind: Any = Any) -> tuple[Any, int]:
     """The value, and the number of stretches that were cut out."""
     _, stretches = body._weighed(bytearray(text))
     return decode_in_steps(text, stretches, kind, lambda: None), len(stretches)
+
+
+def read(text: bytes, kind: Any = Any) -> Any:
+    """The value, as a large body is read."""
+    return body._decode(bytearray(text), kind, body._weighed(bytearray(text))[1])
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -87,3 +96,56 @@ def test_the_work_grows_with_the_length(unit: str, monkeypatch: pytest.MonkeyPat
     text = b'{"content": "%s"}' % (unit.encode() * 500)
     assert in_steps(text)[0] == json.loads(text)
     assert max(looked) <= PIECE_BYTES + 12
+
+
+@pytest.mark.parametrize("before", [b"", BOM_UTF8])
+@pytest.mark.parametrize("length", [3, 200])
+def test_a_byte_order_mark_is_read_over(before: bytes, length: int) -> None:
+    text = before + b'{"content": "%s", "n": 3.0}' % (b"a" * length)
+    assert read(text, Typed) == decode(text, Typed) == Typed("a" * length, 3)
+
+
+def nested(n_levels: int) -> bytes:
+    return b'{"content": "%s", "x": %s%s}' % (b"a" * 200, b"[" * n_levels, b"]" * n_levels)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        nested(900),
+        b'{"content": "%s", "x": 1e400}' % (b"a" * 200),
+        b'{"content": "%s", "n": 1e400}' % (b"a" * 200),
+        b'{"content": "%s", "n": 1.5}' % (b"a" * 200),
+        b'{"content": "%s",, "n": 1}' % (b"a" * 200),
+        b'{"content": "%s\\x%s"}' % (b"a" * 100, b"a" * 100),
+        b'{"content": "%s\xff%s"}' % (b"a" * 100, b"a" * 100),
+        b'{"content": "%s"' % (b"a" * 200),
+    ],
+)
+def test_a_text_that_the_steps_refuse_is_read_as_at_once(text: bytes) -> None:
+    """The same value, or the same error with the same place."""
+    assert outcome(read, text) == outcome(decode, text)
+
+
+def outcome(reads: Callable[[bytes, Any], Any], text: bytes) -> Any:
+    try:
+        return reads(text, Typed)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as err:
+        return type(err), str(err)
+
+
+def test_a_long_string_is_there_once_besides_its_utf8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPython needs the width of the widest character for each, twice while it makes UTF-8."""
+    monkeypatch.undo()
+    text = bytearray('{"content": "🙂%s"}' % ("a" * (3 << 20)), "utf-8")
+    stretches = body._weighed(text)[1]
+    assert stretches
+    tracemalloc.start()
+    try:
+        found = body._decode(text, Typed, stretches)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(found.content) == (3 << 20) + 1
+    assert kept < 5.2 * len(text)
+    assert peak < 9.6 * len(text)

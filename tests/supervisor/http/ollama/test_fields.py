@@ -7,6 +7,7 @@ import pytest
 
 from gpufc.chat import ChatPrompt
 from gpufc.constraint import ConstraintKind
+from gpufc.protocol import LogprobsWanted
 from supervisor.http.ollama.fields import IGNORED, SHARED
 from tests.supervisor.dispatch.fakes import FakeWorker
 from tests.supervisor.http.conftest import Service, running
@@ -59,6 +60,34 @@ async def test_a_num_predict_that_is_not_positive_is_no_limit(number: int | None
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("beside", "options", "most"),
+    [
+        ({"max_tokens": 5}, {"num_predict": 100}, 100),
+        ({"max_tokens": 5}, {"num_predict": -1}, None),
+        ({"n_predict": 5}, {"num_predict": -1}, None),
+        ({"max_tokens": 5}, {"n_predict": 7}, 7),
+        ({"n_predict": 5}, {"max_tokens": 7}, 7),
+        ({"max_tokens": 5}, {"num_predict": 3, "max_tokens": 7}, 3),
+        ({"max_tokens": 5}, {"num_predict": None}, 5),
+    ],
+)
+async def test_an_option_for_the_limit_goes_before_a_field_of_any_name(
+    path: str, beside: dict[str, Any], options: dict[str, Any], most: int | None
+) -> None:
+    assert generated(await sent_with(path, **beside, options=options)).max_tokens == most
+
+
+async def test_an_option_for_the_penalty_goes_before_a_field_of_another_name() -> None:
+    for own, other in (
+        ("repeat_penalty", "repetition_penalty"),
+        ("repetition_penalty", "repeat_penalty"),
+    ):
+        worker = await sent_with("/api/chat", **{other: 1.1}, options={own: 1.3})
+        assert generated(worker).sampling.repeat_penalty == pytest.approx(1.3)
+
+
+@pytest.mark.parametrize("path", PATHS)
 async def test_options_of_loading_unknown_ones_and_nulls_change_nothing(path: str) -> None:
     plain = generated(await sent_with(path, options={"seed": 1}))
     many = dict.fromkeys((*SHARED, *IGNORED), None) | {"seed": 1}
@@ -88,6 +117,28 @@ async def test_a_bad_option_is_refused_by_name(
 
 
 @pytest.mark.parametrize("path", PATHS)
+async def test_log_probabilities_may_be_options(path: str) -> None:
+    options = {"logprobs": True, "top_logprobs": 2}
+    assert generated(await sent_with(path, options=options)).logprobs == LogprobsWanted(2)
+    found = generated(await sent_with(path, logprobs=True, top_logprobs=3, options=options))
+    assert found.logprobs == LogprobsWanted(2)
+    found = generated(await sent_with(path, logprobs=True, options={"logprobs": False}))
+    assert found.logprobs is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("think", False), ("think", "high"), ("format", "json"), ("options", {"a": 1})],
+)
+async def test_a_field_that_is_no_option_is_refused_with_its_right_place(
+    service: Service, name: str, value: Any
+) -> None:
+    answer = await ask(service, options={name: value})
+    assert answer.status == 400
+    assert f"{name} stands beside options" in answer.json["error"]
+
+
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("nothing", ["", None])
 async def test_an_empty_format_is_no_constraint(path: str, nothing: str | None) -> None:
     assert prepared(await sent_with(path, format=nothing)).constraint is None
@@ -103,6 +154,35 @@ async def test_a_format_is_a_constraint(path: str) -> None:
     assert found is not None
     assert found.kind is ConstraintKind.JSON_SCHEMA
     assert msgspec.json.decode(found.text) == schema
+
+
+INTEGER = {"type": "integer"}
+OBJECT = {"type": "object"}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "beside"),
+    [
+        ("json", {"response_format": {"type": "json_schema", "json_schema": {"schema": INTEGER}}}),
+        ("json", {"json_schema": INTEGER}),
+        (OBJECT, {"json_schema": INTEGER}),
+        (OBJECT, {"response_format": {"type": "json_object"}}),
+        (OBJECT, {"options": {"grammar": 'root ::= "a"'}}),
+    ],
+)
+async def test_a_format_beside_another_constraint_is_refused(
+    service: Service, wanted: Any, beside: dict[str, Any]
+) -> None:
+    answer = await ask(service, format=wanted, **beside)
+    assert answer.status == 400
+    assert "ask for two formats" in answer.json["error"]
+
+
+async def test_a_format_may_stand_beside_the_same_one_and_beside_none() -> None:
+    for beside in ({"json_schema": OBJECT}, {"response_format": {"type": "text"}}):
+        found = prepared(await sent_with("/api/chat", format=OBJECT, **beside)).constraint
+        assert found is not None
+        assert msgspec.json.decode(found.text) == OBJECT
 
 
 @pytest.mark.parametrize("wanted", ["xml", 7, ["json"]])
