@@ -107,6 +107,12 @@ class Admission:
         return len(self._running) - self.n_beside
 
     @property
+    def _n_taken(self) -> int:
+        """Slots that are not free. One that a sequence shares is taken once: by the sequence until
+        another one starts in it."""
+        return self._n_within - len(self._sharing) + len(self._promised)
+
+    @property
     def _n_coming(self) -> int:
         """Slots that sequences on their way out leave to waiting ones."""
         return len(self._pausing) - len(self._sharing) + len(self._promised)
@@ -219,7 +225,7 @@ class Admission:
         worker has room: so it is with fewer than `slots` when a replica is not there.
         """
         self.defers = False
-        if self._n_within < self.slots and not is_full:
+        if self._n_taken < self.slots and not is_full:
             return None
         youngest = self._to_yield()
         if youngest is None:
@@ -230,7 +236,7 @@ class Admission:
 
     def _to_yield(self) -> RequestNo | None:
         abandoned = self._running & self._left
-        n_over = max(0, len(abandoned) - min(self.slots, self._n_within) // 2)
+        n_over = max(0, len(abandoned) - min(self.slots, self._n_taken) // 2)
         n_local = self._attended.n_waiting
         n_wanted = min(n_over, n_local + self._yielding.n_waiting)
         if n_wanted > len(self._pausing & abandoned):

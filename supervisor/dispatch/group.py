@@ -323,7 +323,7 @@ class ModelGroup:
         self._pool.remove(worker)
         if reason.reason is Reason.UNLOADED:
             self.admission.replicas = max(1, self.admission.replicas - 1)
-        self._verdicts.recover(orphans, reason, accused)
+        self._verdicts.recover(worker, orphans, reason, accused)
         self.questions.lost(worker, reason, now, in_company=bool(orphans))
         self._workers_changed()
 

@@ -96,10 +96,11 @@ class Losses:
         self.latest.append(loss)
         return loss
 
-    def has_killer(self, now: float) -> bool:
-        """Whether a worker was killed from outside not long ago, and no request can be why."""
+    def has_killer(self, model: str, now: float) -> bool:
+        """Whether a worker of the model was killed from outside not long ago, and no request can
+        be why. Workers of other models have other memory and other requests."""
         return any(
             loss.is_unprovoked and loss.reason.reason is Reason.KILLED
             for loss in self.latest
-            if now - loss.lost_at < KILLS_S
+            if loss.model == model and now - loss.lost_at < KILLS_S
         )

@@ -13,9 +13,10 @@ from supervisor.fleet.exit_reason import ASKED, WITH_ITS_MACHINE, ExitReason, Re
 MAX_FRUITLESS_REPLAYS = 3
 """After this many replays in a row without a token, a sequence fails."""
 
-MAX_EXCUSED_KILLS = 16
-"""Kills in a row without a token that are not held against a sequence. The limit ends a wait that
-would last as long as the killer does."""
+MAX_EXCUSED_KILLS = 5
+"""Kills in a row without a token that are not held against a sequence. With the fruitless replays
+they are fewer than the default `restart_limit`: no request brings its model to `failed` by kills
+that are taken for a killer's."""
 
 MAX_OUTAGE_S = 120.0
 """How long a sequence waits while its model has no worker."""

@@ -89,7 +89,11 @@ class Verdicts:
         return accused
 
     def recover(
-        self, orphans: Sequence[Job], reason: ExitReason, accused: RequestNo | None
+        self,
+        worker: WorkerHandle,
+        orphans: Sequence[Job],
+        reason: ExitReason,
+        accused: RequestNo | None,
     ) -> None:
         """Decide about the sequences that have been taken off a lost worker."""
         for job in orphans:
@@ -98,7 +102,7 @@ class Verdicts:
             if job.log.no == accused:
                 self._admission.set_aside(accused)
             else:
-                self._recover(job, reason)
+                self._recover(job, worker.model, reason)
 
     def engine_proven(self) -> None:
         """A worker has just passed its trial."""
@@ -129,11 +133,11 @@ class Verdicts:
             logger.error("convictions_withdrawn: the engine fails at different requests in a row")
             self._quarantine.clear()
         for no in judgement.acquitted:
-            _, reason = self._deaths.pop(no)
+            worker, reason = self._deaths.pop(no)
             job = self._table.jobs.get(no)
             if job is not None:  # else it has ended with another sequence of its request
                 self._admission.come_back(no, job.log.n_known)
-                self._recover(job, reason)
+                self._recover(job, worker.model, reason)
 
     def _convict(self, no: RequestNo, n_deaths: int) -> None:
         worker, reason = self._deaths.pop(no)
@@ -148,8 +152,8 @@ class Verdicts:
             stream, EngineCrashSuspect(f"This request ended the engine repeatedly: {reason}")
         )
 
-    def _recover(self, job: Job, reason: ExitReason) -> None:
-        has_killer = self._losses.has_killer(self._clock())
+    def _recover(self, job: Job, model: str, reason: ExitReason) -> None:
+        has_killer = self._losses.has_killer(model, self._clock())
         match recovery.decide(job.log, reason, has_killer=has_killer):
             case recovery.Replay():
                 job.is_resuming = True

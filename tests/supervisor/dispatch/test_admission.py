@@ -174,6 +174,39 @@ def test_a_slot_that_is_shared_may_be_taken_before_its_sequence_has_stopped() ->
     assert started(places) == [2]
 
 
+def test_no_slot_is_given_up_while_one_is_free_beside_a_shared_one() -> None:
+    places = admission(slots=4, queue=12)
+    accept(places, 1, 2, 3, 4, owner="flood")
+    accept(places, 5, owner="b")
+    for number in numbers(1, 2, 3, 4):
+        places.prepared(number)
+    assert started(places) == [1, 2, 3, 4]
+    places.prepared(RequestNo(5))
+    assert places.to_pause() == 4
+    assert started(places) == [5]
+    places.release(RequestNo(1))  # 2, 3 and 5 have slots, 4 leaves its own to 5
+    accept(places, 6, owner="c")
+    places.prepared(RequestNo(6))
+    assert places.to_pause() is None
+    assert started(places) == [6]
+
+
+def test_a_shared_slot_counts_once_where_abandoned_sequences_give_up_half() -> None:
+    places = admission(slots=3, queue=12, replicas=2)
+    accept(places, 1, 2, 3, owner="flood")
+    accept(places, 4, 5, owner="b")
+    for number in numbers(1, 2, 3):
+        places.prepared(number)
+        places.start(number)  # one replica is not there
+    places.prepared(RequestNo(4))
+    assert places.to_pause(is_full=True) == 3
+    places.start(RequestNo(4))
+    for number in numbers(1, 2):
+        places.abandon(number)
+    places.prepared(RequestNo(5))
+    assert [places.to_pause(is_full=True) for _ in range(2)] == [2, None]
+
+
 def test_a_promised_slot_is_free_once_its_sequence_has_ended_by_itself() -> None:
     places = admission(slots=2, queue=12)
     accept(places, 1, 2, owner="flood")

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from gpufc.config import FleetConfig
 from gpufc.errors import EngineCrashed, EngineCrashSuspect, EngineUnavailable
 from gpufc.packed import packed
 from gpufc.protocol import (
@@ -185,7 +186,7 @@ async def test_a_sequence_ends_that_is_killed_for_ever_with_all_others() -> None
     front.fleet.start_worker().die()
     stream = front.submit()
     await killed(front, MAX_EXCUSED_KILLS + MAX_FRUITLESS_REPLAYS + 1)
-    with pytest.raises(EngineCrashed, match="died 20 times"):
+    with pytest.raises(EngineCrashed, match="died 9 times"):
         await whole_texts(stream)
 
 
@@ -196,8 +197,15 @@ async def test_kills_of_workers_whose_sequences_all_get_on_are_evidence_of_a_kil
     await until(lambda: worker.active)
     worker.step()
     worker.die()
-    assert front.dispatcher.losses.has_killer(time.monotonic())
-    assert not front.dispatcher.losses.has_killer(time.monotonic() + KILLS_S)
+    losses, now = front.dispatcher.losses, time.monotonic()
+    assert losses.has_killer(MODEL, now)
+    assert not losses.has_killer(MODEL, now + KILLS_S)
+    assert not losses.has_killer("another model", now)
+
+
+def test_a_request_ends_by_kills_before_its_model_fails_by_them() -> None:
+    n_kills = MAX_EXCUSED_KILLS + MAX_FRUITLESS_REPLAYS + 1
+    assert n_kills < FleetConfig().restart_limit
 
 
 async def test_a_request_that_attracts_kills_is_not_excused_by_those_before_or_beside_it() -> None:

@@ -49,8 +49,14 @@ class Machine:
     LEAVE_S = 0.5
 
     def __init__(
-        self, terms: Mapping[str, Terms], totals: Mapping[str, int], rules: Rules, seed: int = 0
+        self,
+        terms: Mapping[str, Terms],
+        totals: Mapping[str, int],
+        rules: Rules,
+        seed: int = 0,
+        load_s: float = LOAD_S,
     ) -> None:
+        self.load_s = load_s
         self.now = 100.0
         self.terms, self.totals, self.rules = dict(terms), dict(totals), rules
         self.residency = Residency(rules)
@@ -121,7 +127,7 @@ class Machine:
                     del self.workers[no]
                     self.residency.gone(no, self.now)
             elif one.ready_at is None:
-                one.taken = min(1.0, (self.now - one.began_at) / self.LOAD_S)
+                one.taken = min(1.0, (self.now - one.began_at) / self.load_s)
                 if one.taken == 1.0:
                     self._loaded(no, one)
             else:
@@ -206,8 +212,11 @@ class Machine:
             assert not self._is_pinned(action.model)
             assert action.newcomer is not None
             assert one.first_ready_at is not None
-            stayed = self.now - one.first_ready_at >= self.rules.min_stay_s
-            paused = self.now - one.last_used >= self.rules.pause_s
+            rules = self.rules
+            stay_s = max(rules.min_stay_s, rules.stay_per_load * self.load_s)
+            stayed = self.now - one.first_ready_at >= stay_s
+            pause_s = max(rules.pause_s, rules.pause_per_load * self.load_s)
+            paused = self.now - one.last_used >= pause_s
             assert stayed or paused, "evicted before its stay"
         elif action.reason is EvictReason.EXPIRED:
             assert not self._is_pinned(action.model)
@@ -230,7 +239,11 @@ class Machine:
 
 
 def terms_of(
-    device_bytes: int, *devices: str, pinned: bool = False, keep_alive_s: float | None = None
+    device_bytes: int,
+    *devices: str,
+    pinned: bool = False,
+    keep_alive_s: float | None = None,
+    load_s: float = Machine.LOAD_S,
 ) -> Terms:
     """A model that may lie on any of these devices."""
     return Terms(
@@ -240,5 +253,5 @@ def terms_of(
         ),
         pinned=pinned,
         keep_alive_s=keep_alive_s,
-        load_s=Machine.LOAD_S,
+        load_s=load_s,
     )

@@ -1,5 +1,8 @@
 """The invariants of residency, under any order of events."""
 
+from random import Random
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -111,3 +114,39 @@ def test_models_that_do_not_fit_together_share_the_device_without_ping_pong(
     assert machine.loads.total() <= seconds / stay + 1
     assert min(machine.served[model] for model in "abc") > 0
     assert machine.longest_wait_s <= 3 * (stay + 1.0 + 1.0 + Machine.LOAD_S + Machine.LEAVE_S + 1)
+
+
+@pytest.mark.parametrize(
+    ("thinks", "most"), [((0.02, 0.4), 1 / 2), ((0.4, 0.7), 2 / 3), ((0.6, 2.0), 2 / 3)]
+)
+@settings(max_examples=8)
+@given(
+    load_s=st.sampled_from((4.0, 10.0)), answer_s=st.sampled_from((0.5, 2.0)), seed=st.integers()
+)
+def test_clients_that_think_between_requests_leave_a_bounded_part_of_the_time_to_loads(
+    thinks: tuple[float, float], most: float, load_s: float, answer_s: float, seed: int
+) -> None:
+    """One client a model, memory for one of two models; clients think for parts of a load. Those
+    that think for less than the pause of an idle model keep it for its stay."""
+    machine = Machine(
+        {model: terms_of(10, "CUDA0", load_s=load_s) for model in "ab"},
+        {HOST: 1000, "CUDA0": 10},
+        Rules(),
+        load_s=load_s,
+    )
+    dice, n_loads = Random(seed), 30
+    asks_at: dict[str, float | None] = dict.fromkeys("ab", machine.now)
+    served = machine.served.copy()
+    while machine.now < 100.0 + n_loads * load_s:
+        for model, at in asks_at.items():
+            if at is not None and machine.now >= at:
+                asks_at[model] = None
+                machine.request(model)
+            if machine.served[model] > served[model]:
+                served[model] += 1
+                asks_at[model] = machine.now + answer_s + load_s * dice.uniform(*thinks)
+        machine.advance(0.25, sequence_s=answer_s)
+        machine.measure()
+        machine.settle()
+    assert 2 < machine.loads.total() <= n_loads * most + 1
+    assert min(machine.served[model] for model in "ab") > 2
