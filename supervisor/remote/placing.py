@@ -20,11 +20,10 @@ logger = logging.getLogger(__name__)
 INVITATION_S = 600.0
 CHECK_S = 60.0
 """A start waits so long for the placer's word. A Ray head that is away stops no front."""
-END_S = 15.0
-"""Time for the cluster to end its hosts when the front stops."""
-
-FIND_S = 20.0
-"""A front that stops waits so long for its placer to find the hosts of the front before."""
+STOP_S = 9.0
+"""A front that stops waits so long in all: for its placer to find the hosts of the front before,
+and for the cluster to end them. Less than `STOP_MARGIN_S` of a service's unit, with the end of the
+placer."""
 
 
 class Inviting(Protocol):
@@ -91,8 +90,9 @@ class Placing:
         if not self._keeper.has_started:
             return  # the hosts may be another front's
         self._keeper.want(0, {})
-        if await self._until(lambda: self._keeper.has_found or self._is_cut_off, FIND_S):
-            await self._until(lambda: not self.hosts or self._is_cut_off, END_S)
+        until = asyncio.get_running_loop().time() + STOP_S
+        if await self._until(lambda: self._keeper.has_found or self._is_cut_off, until):
+            await self._until(lambda: not self.hosts or self._is_cut_off, until)
         if self.hosts or not self._keeper.has_found:
             logger.warning("hosts_left_behind n=%d", len(self.hosts))
         await self._keeper.stop()
@@ -103,10 +103,9 @@ class Placing:
         keeper = self._keeper
         return keeper.refusal is not None or bool(keeper.placed.trouble and not keeper.has_found)
 
-    async def _until(self, holds: Callable[[], bool], limit_s: float) -> bool:
-        """Wait for something that the placer tells. False if it does not in time."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + limit_s
+    async def _until(self, holds: Callable[[], bool], until: float) -> bool:
+        """Wait for something that the placer tells. False if it does not until then, by the loop's
+        clock."""
         while not holds():
             self._news.clear()
             try:

@@ -14,11 +14,12 @@ import pytest
 from gpufc.config import ClusterConfig
 from gpufc.errors import ConfigError
 from supervisor.cli.preflight import check_cluster
+from supervisor.cli.service_unit import STOP_MARGIN_S
 from supervisor.cluster.join import JoinFile
-from supervisor.placer.keeper import Keeper
-from supervisor.remote.cluster import Cluster
+from supervisor.placer.keeper import ENDS_S, Keeper
+from supervisor.remote.cluster import TAKE_OVER_S, Cluster
 from supervisor.remote.hosts import Wish
-from supervisor.remote.placing import FIND_S, Placing, resources
+from supervisor.remote.placing import STOP_S, Placing, resources
 from tests.supervisor.dispatch.fakes import until
 
 PLACER = """
@@ -48,6 +49,13 @@ for line in sys.stdin:
     assert json.loads(line)["n_hosts"] == 0
     tell(type="Placed", hosts=[], trouble="")
     open(sys.argv[1], "w").write("ended")
+"""
+ENDS_NONE = """
+import json, sys, time
+sys.stdin.readline()
+time.sleep(0.5)
+print(json.dumps({"type": "Placed", "hosts": [{"slot": 0, "node": "n"}]}), flush=True)
+sys.stdin.read()
 """
 REFUSES = 'print(\'{"type": "Refusal", "message": "set a token"}\', flush=True)'
 
@@ -111,7 +119,26 @@ async def test_a_front_that_stops_does_not_wait_for_a_ray_that_cannot_be_reached
     async with placing(config, tmp_path / "reach", FINDS_LATE) as (made, _):
         began = asyncio.get_running_loop().time()
         await made.stop()
-        assert asyncio.get_running_loop().time() - began < FIND_S / 2
+        assert asyncio.get_running_loop().time() - began < STOP_S / 2
+
+
+async def test_a_front_that_stops_waits_for_its_hosts_once(
+    config: ClusterConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("supervisor.remote.placing.STOP_S", 1.0)
+    async with placing(config, tmp_path, ENDS_NONE) as (made, _):
+        await until(lambda: made._keeper.pid)
+        began = asyncio.get_running_loop().time()
+        await made.stop()
+        assert asyncio.get_running_loop().time() - began < 1.4  # it was found after 0.5 s
+    assert "hosts_left_behind n=1" in caplog.text
+
+
+def test_a_service_is_not_killed_while_it_waits_for_its_hosts() -> None:
+    assert TAKE_OVER_S + STOP_S + ENDS_S < STOP_MARGIN_S
 
 
 async def test_a_front_that_never_placed_hosts_ends_none(
