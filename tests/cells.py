@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import time
@@ -16,6 +15,7 @@ import msgspec
 import pytest
 
 from tests.integration.fake_service import FAKE
+from tests.ports import free_ports
 from tests.service import Service, service, wait_for
 
 FOUND = shutil.which("nats-server", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -136,13 +136,6 @@ class NatsCluster:
     def kill(self) -> None:
         for one in self.servers.values():
             one.kill()
-
-
-def free_ports(n: int) -> list[int]:
-    """Ports of loopback on which nothing listens now."""
-    with contextlib.ExitStack() as stack:
-        made = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(n)]
-        return [one.getsockname()[1] for one in made]
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ import psutil
 
 from gpufc import files
 from supervisor.control.client import NotRunning
+from tests.ports import free_port
 from tests.service import COMMAND, Service, clean_environment, lives, service, wait_for
 
 
@@ -192,14 +192,6 @@ def cluster(
             for host in made.hosts.values():
                 host.end()
             made.end_later_front()
-
-
-def free_port() -> int:
-    """A port that a front keeps over an upgrade. It is free now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def _answers(front: Service) -> bool:

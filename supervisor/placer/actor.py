@@ -19,6 +19,8 @@ from gpufc import prctl
 
 LEAVE_S = 10.0
 MAX_LINES_BYTES = 4096
+HOST_CHARS = 32
+"""Of a machine's name. With the actor's name it is shorter than `about.MAX_NAME`."""
 
 
 class HostActor:
@@ -29,7 +31,8 @@ class HostActor:
         `command` takes the host's place in tests."""
         self._command = command
         self._join = join
-        self._name = f"{socket.gethostname()[:40]}-{name}"
+        # the ends differ: of pods of one deployment, and of the hosts of one cluster
+        self._name = f"{socket.gethostname()[-HOST_CHARS:]}-{name}"
         self._folder = Path(tempfile.mkdtemp(prefix="gpufc-host-"))
         self._child: asyncio.subprocess.Process | None = None
         self._end: asyncio.Task[str] | None = None

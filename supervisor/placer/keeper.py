@@ -54,7 +54,8 @@ class Keeper:
         self._child: asyncio.subprocess.Process | None = None
         self.placed = Placed(())
         self.has_found = False
-        """Whether the placer has told which hosts run: those of a front before are among them."""
+        """Whether the placer that runs has told which hosts run: those of a front before are among
+        them. `placed` keeps the hosts that the placer before it has told until then."""
         self.refusal: str | None = None
         self.n_starts = 0
         self.on_fact: Callable[[], None] = lambda: None
@@ -124,6 +125,9 @@ class Keeper:
             return await child.wait()
         finally:
             await _ended(child)
+            # the next one has to find the hosts anew, and may have no trouble
+            self.has_found = False
+            self.placed = Placed(self.placed.hosts)
 
     def _hear(self, line: bytes) -> None:
         try:
@@ -135,9 +139,10 @@ class Keeper:
             case JoinWanted():
                 self._answer()
             case Placed():
-                self.placed = fact
                 # without hosts and with trouble it may not have reached Ray
                 self.has_found |= bool(fact.hosts) or not fact.trouble
+                hosts = fact.hosts if self.has_found else self.placed.hosts
+                self.placed = Placed(hosts, fact.trouble)
                 if fact.trouble:
                     logger.warning("hosts_missing: %s", fact.trouble)
             case Refusal(message):

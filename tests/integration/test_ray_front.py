@@ -20,7 +20,8 @@ from supervisor.placer.plan import SHUN_S
 from tests.fakes.ray_cluster import OPEN, SETTINGS
 from tests.integration.fake_service import fake_text, joined, stream
 from tests.integration.test_ray import ray_cluster
-from tests.machines import Cluster, free_port
+from tests.machines import Cluster
+from tests.ports import free_port
 from tests.service import COMMAND, clean_environment, lives, service, wait_for
 
 pytestmark = [

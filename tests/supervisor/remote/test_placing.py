@@ -17,7 +17,7 @@ from supervisor.cli.preflight import check_cluster
 from supervisor.cli.service_unit import STOP_MARGIN_S
 from supervisor.cluster.join import JoinFile
 from supervisor.placer.keeper import ENDS_S, Keeper
-from supervisor.remote.cluster import Cluster
+from supervisor.remote.cluster import TAKE_OVER_S, Cluster
 from supervisor.remote.hosts import Wish
 from supervisor.remote.placing import STOP_S, Placing, resources
 from tests.supervisor.dispatch.fakes import until
@@ -138,8 +138,7 @@ async def test_a_front_that_stops_waits_for_its_hosts_once(
 
 
 def test_a_service_is_not_killed_while_it_waits_for_its_hosts() -> None:
-    web_s = 1.0  # what else a stop takes
-    assert STOP_S + ENDS_S + web_s < STOP_MARGIN_S
+    assert TAKE_OVER_S + STOP_S + ENDS_S < STOP_MARGIN_S
 
 
 async def test_a_front_that_never_placed_hosts_ends_none(
