@@ -8,7 +8,7 @@ from gpufc.config import LimitsConfig
 from gpufc.errors import Overloaded
 from gpufc.protocol import Delta, FinishReason, Step
 from supervisor.dispatch.dispatcher import Occupancy
-from supervisor.dispatch.recovery import MAX_FRUITLESS_REPLAYS
+from supervisor.dispatch.recovery import MAX_EXCUSED_KILLS, MAX_FRUITLESS_REPLAYS
 from tests.supervisor.dispatch.fakes import FAILED, FakeFleet, FakeWorker, text_of, until
 from tests.supervisor.http.conftest import running
 
@@ -67,9 +67,9 @@ async def test_an_error_before_the_headers_is_an_ordinary_answer() -> None:
 async def lose_every_replay(fleet: FakeFleet, worker: FakeWorker) -> None:
     """Let workers die with the one sequence there is until it is given up."""
     worker.die()
-    for _ in range(MAX_FRUITLESS_REPLAYS):
+    for _ in range(MAX_EXCUSED_KILLS + MAX_FRUITLESS_REPLAYS):
         worker = fleet.start_worker(auto=False)
-        await until(lambda worker=worker: worker.active)
+        await until(lambda worker=worker: worker.active or fleet.dispatcher.idle)
         worker.die()
 
 

@@ -10,6 +10,7 @@ from ollama import ChatResponse, GenerateResponse
 from gpufc.config import LimitsConfig
 from supervisor.dispatch.recovery import MAX_FRUITLESS_REPLAYS
 from tests.supervisor.dispatch.fakes import FAILED, MODEL, text_of, until
+from tests.supervisor.dispatch.front import CRASHED
 from tests.supervisor.http.conftest import Service, running
 from tests.supervisor.http.ollama.conftest import HI, Speaking, ask, lines
 
@@ -173,7 +174,7 @@ async def test_an_error_in_a_stream_is_a_last_line_with_a_text() -> None:
         await until(lambda: worker.active)
         worker.step()
         for _ in range(MAX_FRUITLESS_REPLAYS + 1):
-            worker.die()
+            worker.die(CRASHED)
             worker = service.fleet.start_worker(auto=False)
             await until(lambda: worker.active or service.dispatcher.idle)  # noqa: B023
         *begin, last = (await asking).body.splitlines()
