@@ -86,10 +86,12 @@ class NewcomersFirst:
         """The time that a step of the crowd's streams alone would have taken. A step of its prompts
         counts as a whole: no stream of it is there to wait."""
         scopes = [work.sequence.spec.scope for work in plan.work if isinstance(work, Decode)]
-        n_own = scopes.count(crowd)
-        if not n_own and crowd in {seq.spec.scope for seq in plan.sequences}:
-            return self._costs.seconds(plan.n_tokens, plan.n_rows) or 0.0
-        return self._costs.seconds(n_own, n_own) or 0.0 if n_own else 0.0
+        n_tokens = n_rows = scopes.count(crowd)
+        if not n_rows:
+            if all(seq.spec.scope != crowd for seq in plan.sequences):
+                return 0.0
+            n_tokens, n_rows = plan.n_tokens, plan.n_rows
+        return self._costs.seconds(n_tokens, n_rows) or 0.0
 
     def _crowd(self, sequences: list[Sequence]) -> str | None:
         """The scope with more than half of the slots."""

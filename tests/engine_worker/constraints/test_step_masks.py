@@ -214,11 +214,10 @@ def test_grammars_share_the_lanes_that_are_kept(
     assert len({id(guide.matcher.lexer) for guide in guides}) == 2  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("masks", [True], indirect=True, ids=["beside a device"])
 def test_masks_that_were_not_foreseen_do_not_wait_for_foreseen_ones(
     masks: StepMasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not masks._overlaps:
-        pytest.skip("nothing is foreseen after a pass")
     guides = [Guide(matcher(WORDS), TOKENIZER.n_words) for _ in range(2)]
     for guide in guides:
         guide.masks(())
