@@ -25,7 +25,7 @@ N_BODIES = 500
 N_READERS = 200
 PER_ADDRESS = 400
 N_TOKENS = 4000
-N_HONEST = 16
+N_HONEST = 4
 """Tokens of the honest client's answers."""
 WARM_UP = 10
 DRIBBLE_S = 1.0
@@ -82,6 +82,7 @@ async def _let_go(n_asks: int, report: Report) -> None:
     """Clients that stop are let go in time, in bounded memory, and cost no more than readers."""
     async with _rig(FAST_MS) as one:
         await _honest(one, WARM_UP, report)
+        alone = await _honest(one, n_asks, report)
         before = _rss(await one.figures())
         reading = await _beside(one, n_asks, report, reads=True)
         async with _stalled(one, reads=False) as crowd:
@@ -91,6 +92,7 @@ async def _let_go(n_asks: int, report: Report) -> None:
             cut_s = await crowd.until_cut_off(one.service.front)
         log = (one.service.runtime.logs / "front.log").read_text()
         report.wrong += stop_and_look(one.service)
+    report.row("fast steps: honest, alone", spread(alone))
     report.row(f"fast steps: honest, beside {N_READERS} readers that read", spread(reading))
     report.row("fast steps: honest, beside all that stop", spread(beside))
     report.row("the front's memory grew by", f"{grown / 2**20:.0f} MiB")
