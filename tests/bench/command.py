@@ -115,6 +115,7 @@ def _play(
     plan = Plan(
         scenarios=(_sized(options, scenario),), setting=setting,
         rounds=1 if options.quick else options.rounds, api=options.api, seed=options.seed,
+        all_loaded=options.all_loaded,
     )  # fmt: skip
     rows = carry_out(plan, servers, _say)
     names = [server.name for server in servers]

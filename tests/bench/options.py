@@ -69,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     add("--batched-bench", type=Path, metavar="PATH",
         help="llama-batched-bench (next to llama-server)")  # fmt: skip
     add("--alone", action="store_true", help="gpufc only")
+    add("--all-loaded", action="store_true", help="keep the server that is not measured loaded")
     add("--against", type=Path, metavar="FOLDER",
         help="compare with the gpufc in another checkout, such as the commit before")  # fmt: skip
     add("--other", action="append", default=[], metavar="KEY=VALUE",
