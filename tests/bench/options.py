@@ -28,7 +28,7 @@ with the CMAKE_ARGS that llama-cpp-python was built with. --alone measures gpufc
 
 EPILOG = f"""\
 A run of all defaults takes about half an hour on two cores. Results are written after each
-scenario, so an interrupted run keeps its finished scenarios.
+scenario, and an interrupted run adds its finished scenarios to the results file.
 
 llama-server: where {HOW_TO_BUILD}"""
 
