@@ -37,14 +37,14 @@ def mask_threads(backend: Backend) -> int:
 class StepMasks:
     """Belongs to the engine thread.
 
-    Invariant: from `foresee` or `begin` to `take` other threads may use the guides, and the engine
-    thread does not. The masks are rows of two arrays, which the next `foresee` and `begin` write
-    again. A step without guides costs nothing, and threads start with the first guide.
+    Invariant: from `begin` to `take` other threads may use the guides, and the engine thread does
+    not. The masks are rows of an array, which the next `begin` writes again. A step without guides
+    costs nothing, and threads start with the first guide.
     """
 
     def __init__(self, backend: Backend) -> None:
         n_words = -(-backend.facts.n_vocab // 32)
-        self._memory, self._memory_ahead = (np.empty((0, n_words), np.int32) for _ in range(2))
+        self._memory = np.empty((0, n_words), np.int32)
         self._n_threads = mask_threads(backend)
         self._overlaps = profile_of(backend.facts).overlaps
         self._threads: MaskThreads | None = None
@@ -53,16 +53,8 @@ class StepMasks:
         self._waits: list[Callable[[], None]] = []
 
     def foresee(self, guides: Sequence[Guide]) -> None:
-        """Begin to compute the masks after the tokens that these guides have read: most likely
-        those of the next step, which is planned meanwhile. Does nothing after a pass.
-
-        A guide that has just forced a token is left out: to look for the next one takes this
-        thread's time, and it has more beside the step.
-        """
-        choosing = [guide for guide in guides if guide.is_choosing] if self._overlaps else []
-        if choosing:
-            self._memory_ahead = _of_rows(len(choosing), self._memory_ahead)
-            self._compute(self._with_rows(choosing, self._memory_ahead), self._memory_ahead)
+        """The guides that the next step most likely has, after the tokens that they have read.
+        Nothing is computed ahead here."""
 
     def begin(self, wanted: Sequence[Wanted]) -> None:
         """Begin to compute the masks for the guides of a step, but for those that are foreseen.
@@ -73,7 +65,7 @@ class StepMasks:
         self._wanted = wanted
         missing = [guide for guide, _ in wanted if guide not in self._first]
         if missing:
-            self._memory = _of_rows(len(missing), self._memory)
+            self._memory = of_rows(len(missing), self._memory)
             rows = self._with_rows(missing, self._memory)
             self._compute([(guide, row) for guide, row in rows if not guide.forced], self._memory)
 
@@ -114,6 +106,6 @@ def _masks_of(
     return guide.masks(draft, first) if draft or first is None else [first]
 
 
-def _of_rows(n_rows: int, memory: MaskWords) -> MaskWords:
+def of_rows(n_rows: int, memory: MaskWords) -> MaskWords:
     """An array with so many rows at least: `memory` itself if it is large enough."""
     return memory if len(memory) >= n_rows else np.empty((n_rows, memory.shape[1]), np.int32)
