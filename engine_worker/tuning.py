@@ -7,18 +7,27 @@ protocol or from how people read stays beside the code that uses it.
 from msgspec import Struct
 
 
+class Pays(Struct, frozen=True, kw_only=True):
+    """The numbers of rows of a step, and of threads, with which an optimisation pays."""
+
+    least_rows: int = 1
+    most_rows: int = 1 << 30
+    least_threads: int = 1
+
+
 class DeviceTuning(Struct, frozen=True, kw_only=True):
-    """One row for each constant: its unit, its value on one H100, and the measurement."""
+    """One row for each constant: its unit, its value on one H100, and the measurement.
+
+    The row of an optimisation tells with which measured time it was compared.
+    """
 
     machine: str = "one NVIDIA H100"
     layer_copy_s: float = 50e-6  # copying one layer of a KV stream to another stream
     prompt_token_s: float = 9e-6  # one prompt token, of any model
     prompt_parameter_s: float = 1.1e-14  # one prompt token, in addition, for each parameter
-    least_with_placeholders: int = 8  # running sequences from which on a row more costs no time
-    most_placeholder_rows: int = 64  # rows that take as long as one change of a pass's shape
-    least_device_top_k_rows: int = 16  # rows that a device searches in less time than its host
-    least_host_top_k_rows: int = 16  # rows that take longer to search than threads take to wake
-    least_host_top_k_threads: int = 8  # threads of ggml's top-k that outrun one of numpy
+    placeholders: Pays = Pays(least_rows=8, most_rows=64)  # one row's time; a change of shape
+    device_top_k: Pays = Pays(least_rows=16)  # the time of the same search on the host
+    host_top_k: Pays = Pays(least_rows=16, least_threads=8)  # threads' waking; one numpy thread
 
 
 H100 = DeviceTuning()

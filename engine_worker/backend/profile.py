@@ -13,24 +13,27 @@ from gpufc.facts import ModelFacts
 
 
 class Shape(StrEnum):
-    """How the passes of a step are formed. `scheduling.policies` maps each to its `StepShape`."""
+    """The passes that the backend computes fast; `scheduling.policies` maps each kind to its
+    `StepShape`."""
 
     MIXED = "mixed"
-    """Prompts and next tokens in any mixture: for one KV cache, and for a CPU."""
+    """Prompts and next tokens in any mixture: one KV cache, or a CPU."""
     EQUAL = "equal"
-    """Prompts in chunks of equal length: for a device with a KV stream for each sequence."""
+    """Equally many tokens of each sequence: a device with a KV stream for each sequence."""
     FIXED = "fixed"
-    """Equal chunks, then a last pass of one shape: for a device that has all layers as well."""
+    """The same, and again and again of one shape: a device that has all layers as well."""
 
 
 class Drafting(StrEnum):
-    """When drafts are decided on; `speculator_for` maps each mode to its policy."""
+    """The drafts that the backend can verify; `speculation.speculator` maps each kind to the policy
+    that decides when they pay."""
 
     NONE = "none"
-    PER_STEP = "per_step"
-    """For every step anew: on processors where each further token of a step costs time."""
-    PER_STRETCH = "per_stretch"
-    """For a stretch of text, all of one length: on devices that capture a graph per shape."""
+    """None: the state cannot be cut."""
+    ANY_LENGTH = "any_length"
+    """Any: each further token of a step costs time, whatever the other steps had."""
+    ONE_LENGTH = "one_length"
+    """All of one length for many steps: the device captures a graph for each shape."""
 
 
 class Profile(Struct, frozen=True, kw_only=True):
@@ -82,4 +85,4 @@ def _shape(facts: ModelFacts) -> Shape:
 def _drafting(facts: ModelFacts) -> Drafting:
     if not facts.can_cut:
         return Drafting.NONE
-    return Drafting.PER_STRETCH if facts.wholly_on_device else Drafting.PER_STEP
+    return Drafting.ONE_LENGTH if facts.wholly_on_device else Drafting.ANY_LENGTH

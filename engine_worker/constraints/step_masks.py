@@ -45,15 +45,14 @@ def mask_threads(backend: Backend) -> int:
 class StepMasks:
     """Belongs to the engine thread.
 
-    Invariant: from `foresee` or `begin` to `take` other threads may use the guides, and the engine
-    thread does not. The masks are rows of three arrays, which the next `foresee`, `begin` and
-    `compute` write again. A step without masks costs nothing, and threads start with the first one.
+    Invariant: from `begin` to `take` other threads may use the guides, and the engine thread does
+    not. The masks are rows of two arrays, which the next `begin` and `compute` write again. A step
+    without masks costs nothing, and threads start with the first one.
     """
 
     def __init__(self, backend: Backend) -> None:
         n_words = -(-backend.facts.n_vocab // 32)
-        self._memory, self._memory_ahead = (np.empty((0, n_words), np.int32) for _ in range(2))
-        self._memory_refused = self._memory
+        self._memory = self._memory_refused = np.empty((0, n_words), np.int32)
         self._n_threads = mask_threads(backend)
         self._overlaps = profile_of(backend.facts).overlaps
         self._threads: MaskThreads | None = None
@@ -62,16 +61,8 @@ class StepMasks:
         self._waits: list[Callable[[], None]] = []
 
     def foresee(self, guides: Sequence[Guide]) -> None:
-        """Begin to compute the masks after the tokens that these guides have read: most likely
-        those of the next step, which is planned meanwhile. Does nothing after a pass.
-
-        A guide that has just forced a token is left out: to look for the next one takes this
-        thread's time, and it has more beside the step.
-        """
-        choosing = [guide for guide in guides if guide.is_choosing] if self._overlaps else []
-        if choosing:
-            self._memory_ahead = _of_rows(len(choosing), self._memory_ahead)
-            self._compute(self._with_rows(choosing, self._memory_ahead), self._memory_ahead)
+        """The guides that the next step most likely has, after the tokens that they have read.
+        Nothing is computed ahead here."""
 
     def begin(self, wanted: Sequence[Wanted]) -> None:
         """Begin to compute the masks for the guides of a step, but for those that are foreseen.
@@ -86,7 +77,7 @@ class StepMasks:
             if one.guide not in self._first and (one.is_needed or self._pays_ahead(one.guide))
         ]
         if missing:
-            self._memory = _of_rows(len(missing), self._memory)
+            self._memory = of_rows(len(missing), self._memory)
             rows = self._with_rows(missing, self._memory)
             self._compute([(guide, row) for guide, row in rows if not guide.forced], self._memory)
 
@@ -100,7 +91,7 @@ class StepMasks:
 
     def compute(self, guides: Sequence[Guide]) -> list[MaskWords]:
         """The masks of guides of which none forces a token, at once. Called after `take`."""
-        memory = self._memory_refused = _of_rows(len(guides), self._memory_refused)
+        memory = self._memory_refused = of_rows(len(guides), self._memory_refused)
         rows = _by_lexer(zip(guides, range(len(guides)), strict=True))
         if rows:
             self._mask_threads().fill(rows, memory)
@@ -155,6 +146,6 @@ def _masks_of(wanted: Wanted, first: MaskWords | None) -> list[MaskWords | None]
     return guide.masks(draft, first) if draft else [first]
 
 
-def _of_rows(n_rows: int, memory: MaskWords) -> MaskWords:
+def of_rows(n_rows: int, memory: MaskWords) -> MaskWords:
     """An array with so many rows at least: `memory` itself if it is large enough."""
     return memory if len(memory) >= n_rows else np.empty((n_rows, memory.shape[1]), np.int32)

@@ -20,9 +20,9 @@ class Choosing:
     computed depends on how often that happened; which token is chosen does not.
     """
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, masks: StepMasks) -> None:
         self._sampler = sampler_for(backend)
-        self._masks = StepMasks(backend)
+        self._masks = masks
         self._padding = padding_pick(backend.facts.n_vocab)
 
     def foresee(self, gained: Iterable[Sequence]) -> None:

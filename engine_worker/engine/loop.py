@@ -16,6 +16,7 @@ import numpy as np
 
 from engine_worker.backend.port import Backend, Logits
 from engine_worker.backend.profile import profile_of
+from engine_worker.constraints.foreseen_masks import ForeseenMasks
 from engine_worker.constraints.guide import Guide
 from engine_worker.engine.admission import sequence_of
 from engine_worker.engine.batching import batch_of
@@ -117,7 +118,7 @@ class Engine:
         )
         self._embedding = EmbeddingTurn(backend, self._reporter, costs, on_device=profile.overlaps)
         self._guide = guide
-        self._choosing = Choosing(backend)
+        self._choosing = Choosing(backend, ForeseenMasks(backend))
         self._max_jump = max_jump(profile, max_running=max_running, batch_tokens=batch_tokens)
         self._scorer = Scorer(backend)
         self.breakers = BreakerStore(backend, facts.n_vocab)

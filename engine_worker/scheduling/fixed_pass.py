@@ -11,14 +11,13 @@ import collections.abc
 from msgspec import structs
 
 from engine_worker.kv.edits import KvEdit
-from engine_worker.scheduling.equal_chunks import EqualChunks
 from engine_worker.scheduling.plan import Chunk, Decoding, Plan
-from engine_worker.scheduling.step_shape import decoding_of
+from engine_worker.scheduling.step_shape import Mixed, decoding_of
 from engine_worker.text.sequence import Sequence
 from gpufc.protocol import Started
 
 
-class FixedPass(EqualChunks):
+class FixedPass(Mixed):
     """Chunks get a padding row where they are not the last of their prompt.
 
     Steps with drafts, exact replays or log probabilities of a prompt do without. Drafts change the

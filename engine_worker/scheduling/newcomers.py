@@ -15,6 +15,7 @@ before it waits again; prompts beside these rows are as short as beside any stre
 import collections.abc
 from collections import Counter
 
+from engine_worker.backend.profile import Profile
 from engine_worker.scheduling.plan import Decode, Plan
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.scheduling.turns import Turns
@@ -39,6 +40,14 @@ class NewcomersFirst:
         self._waits: str | None = None  # the crowd's scope, if it waits in the next step
         self._owed_s = 0.0
         self._repays = False
+
+    @classmethod
+    def over(cls, inner: Turns, profile: Profile, max_running: int, costs: StepCosts) -> Turns:
+        """These turns over `inner` where they pay: a device computes a prompt in little more time
+        beside a crowd than without."""
+        if profile.overlaps or max_running == 1:
+            return inner
+        return cls(inner, max_running=max_running, costs=costs)
 
     def arrived(self, sequence: Sequence) -> None:
         self._inner.arrived(sequence)

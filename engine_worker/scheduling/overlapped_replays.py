@@ -1,15 +1,16 @@
 """Replays of any lengths in passes that they share. Pure.
 
-For the same devices as `fixed_pass`. When a worker dies, dozens of replays arrive at once, hardly
-two of one length, and every new shape of a pass costs as much time as hundreds of tokens. So each
-replay is computed in chunks of one length. The last chunk reaches back over tokens that have cells
-already and computes them again, so that it is as long as the others.
+For a device with all layers and a KV stream for each sequence. When a worker dies, dozens of
+replays arrive at once, hardly two of one length, and every new shape of a pass costs as much time
+as hundreds of tokens. So each replay is computed in chunks of one length. The last chunk reaches
+back over tokens that have cells already and computes them again, so that it is as long as the
+others.
 """
 
 import collections.abc
 
-from engine_worker.scheduling.fixed_pass import FixedPass
 from engine_worker.scheduling.plan import Chunk
+from engine_worker.scheduling.step_shape import Mixed
 from engine_worker.text.sequence import Sequence
 
 CHUNK = 96
@@ -19,7 +20,7 @@ STEP_TOKENS = 2048
 """Tokens of replays in one step: the shortest go on before all are computed."""
 
 
-class OverlappedReplays(FixedPass):
+class OverlappedReplays(Mixed):
     """Replays have chunks of `CHUNK` tokens; shorter ones form groups as prompts do."""
 
     def fed_singly(

@@ -1,12 +1,13 @@
 """Placeholder rows. The slot of a finished sequence keeps being decoded, so that the shape of the
 last pass, and with it the captured CUDA graph, stays the same.
 
-For the same devices as `fixed_pass`. A gap that a sequence leaves between running ones would also
-make two passes of one. Most slots are taken again soon. Until then one token is computed over and
-over in the slot, and its cell is forgotten each time. Pure.
+For a device with all layers and a KV stream for each sequence. A gap that a sequence leaves between
+running ones would also make two passes of one. Most slots are taken again soon. Until then one
+token is computed over and over in the slot, and its cell is forgotten each time. Pure.
 """
 
 import collections.abc
+from typing import Self
 
 from msgspec import Struct, structs
 
@@ -15,9 +16,8 @@ from engine_worker.kv.edits import CellPosition, KvEdit
 from engine_worker.kv.prefix_cache import PrefixCache
 from engine_worker.kv.slots import Slots
 from engine_worker.kv.stream_slots import StreamSlots
-from engine_worker.scheduling.overlapped_replays import OverlappedReplays
 from engine_worker.scheduling.plan import Chunk, Decoding, Plan
-from engine_worker.scheduling.step_shape import StepShape
+from engine_worker.scheduling.step_shape import MakeSlots, Mixed
 from engine_worker.text.sequence import Sequence
 from engine_worker.tuning import H100, DeviceTuning
 from gpufc.protocol import Started
@@ -28,7 +28,8 @@ class PlaceholderSlots(StreamSlots):
 
     Invariant: a held slot is free or idle; a sequence or a prefix that takes it ends the hold. All
     holds end at once when their rows have become too many, since each alone would be a change of
-    shape, and with the last running sequence.
+    shape, and with the last running sequence. `tuning.placeholders` has the running sequences from
+    which on a row more costs no time, and the rows that take as long as one change of shape.
     """
 
     def __init__(
@@ -41,8 +42,7 @@ class PlaceholderSlots(StreamSlots):
         tuning: DeviceTuning = H100,
     ) -> None:
         super().__init__(n_slots, max_idle=max_idle, cache=cache, least_copied=least_copied)
-        self._least_running = tuning.least_with_placeholders
-        self._most_rows = tuning.most_placeholder_rows
+        self._pays = tuning.placeholders
         self._held: dict[int, list[int]] = {}  # by slot, the tokens of the sequence that had it
         self._n_rows = 0  # computed since the first of these holds began
 
@@ -54,7 +54,8 @@ class PlaceholderSlots(StreamSlots):
     def placeholders(self, n_ready: int) -> list["Placeholder"]:
         """A row for every held slot, beside `n_ready` sequences; ends all holds where rows do not
         pay any more."""
-        if n_ready < self._least_running or self._n_rows + len(self._held) > self._most_rows:
+        n_rows = self._n_rows + len(self._held)
+        if n_ready < self._pays.least_rows or n_rows > self._pays.most_rows:
             self._end_holds()
         return [self._placeholder(slot, tokens) for slot, tokens in self._held.items()]
 
@@ -142,11 +143,24 @@ class Placeholder(Struct, frozen=True):
         return 0
 
 
-class PlaceholderRows(OverlappedReplays):
+class PlaceholderRows(Mixed):
     """The last pass has a row for every slot that is held, as long as it has no drafts."""
 
     def __init__(self, slots: PlaceholderSlots) -> None:
         self._slots = slots
+
+    @classmethod
+    def with_slots(
+        cls, profile: Profile, cache: PrefixCache, _usual: MakeSlots
+    ) -> tuple[Slots, Self]:
+        slots = PlaceholderSlots(
+            profile.n_slots,
+            max_idle=profile.n_slots,
+            cache=cache,
+            least_copied=profile.least_copied,
+            tuning=profile.tuning,
+        )
+        return slots, cls(slots)
 
     def room(self, batch_tokens: int, decoding: Decoding) -> int:
         room = super().room(batch_tokens, decoding)
@@ -165,18 +179,6 @@ class PlaceholderRows(OverlappedReplays):
             rows = self._slots.placeholders(decoding.n_ready)
             decoding = structs.replace(decoding, work=[*decoding.work, *rows])
         return super().plan(edits, decoding, chunks, started, n_prompts)
-
-
-def with_placeholders(profile: Profile, cache: PrefixCache) -> tuple[Slots, StepShape]:
-    """The slots and the shape that belong together."""
-    slots = PlaceholderSlots(
-        profile.n_slots,
-        max_idle=profile.n_slots,
-        cache=cache,
-        least_copied=profile.least_copied,
-        tuning=profile.tuning,
-    )
-    return slots, PlaceholderRows(slots)
 
 
 def _may_have_more(decoding: Decoding) -> bool:

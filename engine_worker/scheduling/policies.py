@@ -4,6 +4,8 @@ An optimisation is a class that is named here. To take one out is to delete its 
 and its line here.
 """
 
+from functools import partial
+
 from engine_worker.backend.profile import Profile, Shape
 from engine_worker.kv.checkpoint_slots import CheckpointSlots, IsControl
 from engine_worker.kv.prefix_cache import KeepsPrefix, PrefixCache
@@ -12,14 +14,32 @@ from engine_worker.kv.stream_slots import StreamSlots
 from engine_worker.scheduling.adapter_turns import AdapterTurns
 from engine_worker.scheduling.arrivals import BeginTogether
 from engine_worker.scheduling.equal_chunks import EqualChunks
+from engine_worker.scheduling.fixed_pass import FixedPass
 from engine_worker.scheduling.newcomers import NewcomersFirst
+from engine_worker.scheduling.overlapped_replays import OverlappedReplays
 from engine_worker.scheduling.pausing import NeverPause, Pausing
-from engine_worker.scheduling.placeholders import with_placeholders
+from engine_worker.scheduling.placeholders import PlaceholderRows
 from engine_worker.scheduling.prefill_budget import PrefillBudget
 from engine_worker.scheduling.scheduler import Scheduler
 from engine_worker.scheduling.step_costs import StepCosts
-from engine_worker.scheduling.step_shape import Mixed, StepShape
-from engine_worker.scheduling.turns import Turns
+from engine_worker.scheduling.step_shape import Mixed
+from engine_worker.scheduling.turns import AllAtOnce, Turns
+
+
+class FixedShape(
+    PlaceholderRows,
+    OverlappedReplays,
+    FixedPass,
+    EqualChunks,
+):
+    """For a device with all layers. Each of these adds one thing to those behind it."""
+
+
+_SHAPES: dict[Shape, type[Mixed]] = {
+    Shape.EQUAL: EqualChunks,
+    Shape.FIXED: FixedShape,
+}
+"""The shape of steps for each kind of passes. Others are `Mixed`."""
 
 
 def scheduler_for(
@@ -34,7 +54,8 @@ def scheduler_for(
     """A scheduler for `max_running` sequences and steps of `batch_tokens`, with the policies that
     suit the backend."""
     cache = PrefixCache(can_cut=profile.cuts_prefixes, keeps_prefix=keeps_prefix)
-    slots, shape = _slots_and_shape(profile, max_running, cache, is_control)
+    usual = partial(_slots, profile, max_running, cache, is_control)
+    slots, shape = _SHAPES.get(profile.shape, Mixed).with_slots(profile, cache, usual)
     return Scheduler(
         max_running=max_running,
         batch_tokens=batch_tokens,
@@ -61,35 +82,27 @@ def max_jump(profile: Profile, *, max_running: int, batch_tokens: int) -> int:
     return max(0, min(MAX_JUMP, batch_tokens // max_running - 1))
 
 
-def _slots_and_shape(
-    profile: Profile, max_running: int, cache: PrefixCache, is_control: IsControl
-) -> tuple[Slots, StepShape]:
-    shape: StepShape
-    match profile.shape:
-        case Shape.FIXED:
-            return with_placeholders(profile, cache)
-        case Shape.EQUAL:
-            shape = EqualChunks()
-        case Shape.MIXED:
-            shape = Mixed()
+def _slots(profile: Profile, max_running: int, cache: PrefixCache, is_control: IsControl) -> Slots:
+    """The slots for most shapes."""
     n_slots, least = profile.n_slots, profile.least_copied
     max_idle = max(0, n_slots - max_running)
     if not profile.cuts_prefixes:
-        slots = CheckpointSlots(n_slots, max_idle=max_idle, cache=cache, is_control=is_control)
-        return slots, shape
+        return CheckpointSlots(n_slots, max_idle=max_idle, cache=cache, is_control=is_control)
     if not profile.consecutive:
-        return Slots(n_slots, max_idle=max_idle, cache=cache), shape
+        return Slots(n_slots, max_idle=max_idle, cache=cache)
     # idle cells of another stream slow no sequence down
-    return StreamSlots(n_slots, max_idle=n_slots, cache=cache, least_copied=least), shape
+    return StreamSlots(n_slots, max_idle=n_slots, cache=cache, least_copied=least)
 
 
 def _pausing(max_running: int, batch_tokens: int) -> Pausing:
-    return BeginTogether(batch_tokens) if max_running > 1 else NeverPause()
+    if max_running > 1:
+        return BeginTogether(batch_tokens)
+    return NeverPause()
 
 
 def _turns(profile: Profile, max_running: int, costs: StepCosts) -> Turns:
-    """A device computes a prompt in little more time beside a crowd than without."""
-    turns = AdapterTurns()
-    if profile.overlaps or max_running == 1:
-        return turns
-    return NewcomersFirst(turns, max_running=max_running, costs=costs)
+    """Each of these decides within what those before it allow."""
+    turns: Turns = AllAtOnce()
+    turns = AdapterTurns(turns)
+    turns = NewcomersFirst.over(turns, profile, max_running, costs)
+    return turns

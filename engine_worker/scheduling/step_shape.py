@@ -1,16 +1,22 @@
 """Which work goes together into a step, so that its passes suit the machine. Pure.
 
 `StepShape` is the port; `Mixed` suits one KV cache for all sequences, and a CPU. Every other shape
-adds one thing to another one, and has a module of its own. `policies` chooses one.
+has a module of its own and adds one thing to the shapes behind it: it overrides methods of `Mixed`
+and calls `super()`. `policies` puts shapes together and chooses one.
 """
 
 import collections.abc
-from typing import Protocol
+from typing import Protocol, Self
 
+from engine_worker.backend.profile import Profile
 from engine_worker.kv.edits import KvEdit
+from engine_worker.kv.prefix_cache import PrefixCache
+from engine_worker.kv.slots import Slots
 from engine_worker.scheduling.plan import Chunk, Decode, Decoding, Plan, Work
 from engine_worker.text.sequence import Sequence
 from gpufc.protocol import Started
+
+MakeSlots = collections.abc.Callable[[], Slots]
 
 
 class StepShape(Protocol):
@@ -69,6 +75,13 @@ class Mixed:
     a pass of its own. In one pass with its neighbours each would get as far as the shortest one,
     and the rest of each would be another pass.
     """
+
+    @classmethod
+    def with_slots(
+        cls, profile: Profile, cache: PrefixCache, usual: MakeSlots
+    ) -> tuple[Slots, Self]:
+        """The shape with the slots that it needs: for most shapes the `usual` ones."""
+        return usual(), cls()
 
     def fed_singly(
         self, running: collections.abc.Sequence[Sequence], ready: collections.abc.Sequence[Sequence]

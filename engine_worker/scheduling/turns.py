@@ -35,3 +35,25 @@ class Turns(Protocol):
     def passed(self, plan: Plan, sequences: collections.abc.Iterable[Sequence]) -> None:
         """A step has been computed; these are the sequences that could be computed now."""
         ...
+
+
+class AllAtOnce:
+    """Every sequence may be computed in every step. Other turns are put over these."""
+
+    def arrived(self, sequence: Sequence) -> None:
+        pass
+
+    def ended(self, sequence: Sequence) -> None:
+        pass
+
+    def settle(self, sequences: collections.abc.Iterable[Sequence]) -> None:
+        pass
+
+    def of(self, sequences: list[Sequence]) -> list[Sequence]:
+        return sequences
+
+    def most_tokens(self, batch_tokens: int) -> int:
+        return batch_tokens
+
+    def passed(self, plan: Plan, sequences: collections.abc.Iterable[Sequence]) -> None:
+        pass

@@ -16,7 +16,7 @@ from engine_worker.backend.port import Backend, Batch
 from engine_worker.backend.profile import profile_of
 from engine_worker.model_file.gguf_header import read_header
 from engine_worker.model_file.purpose import Purpose, purpose_of
-from engine_worker.speculation.drafter import Draft, DraftRequest
+from engine_worker.speculation.drafter import Draft, Drafter, DraftRequest, Loads
 from gpufc.config import BackendKind, ModelConfig, Speculation
 from gpufc.errors import ModelLoadError, OutOfCells
 from gpufc.ids import RequestNo
@@ -28,6 +28,18 @@ _MEMORY = 16
 
 _SAMPLED_PIECES = 1024
 """About this many tokens of both vocabularies are compared by spelling."""
+
+
+def load_with_model(config: ModelConfig, loads: Loads) -> tuple[Backend, Drafter | None]:
+    """See `LoadWith`."""
+    if not serves(config):
+        logger.warning("draft_model_not_loaded reason=the model cannot verify drafts")
+        return loads.model(), None
+    draft = loads.beside(configuration(config))
+    require_cuttable(draft)
+    backend = loads.model()
+    require_same_vocabulary(backend, draft)
+    return backend, DraftModel(draft)
 
 
 def configuration(config: ModelConfig) -> ModelConfig:

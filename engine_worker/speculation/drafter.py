@@ -5,14 +5,16 @@ position as it would without a draft. It keeps a drafted token only where sampli
 one. So a draft changes how fast a sequence is decoded and never which distribution its tokens have.
 
 Adapters: `prompt_lookup.PromptLookup` and `draft_model.DraftModel`. A new drafter implements
-`Drafter` and gets a case in `engine.loading`.
+`Drafter`, and its `LoadWith` is an entry in `engine.loading`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
+from engine_worker.backend.port import Backend
+from gpufc.config import ModelConfig
 from gpufc.ids import RequestNo
 from gpufc.protocol import Tokens
 
@@ -71,3 +73,17 @@ class Drafter(Protocol):
     def forget(self, key: RequestNo) -> None:
         """Drop the state kept for a sequence, which may come back. Unknown keys are ignored."""
         ...
+
+
+class Loads(Struct, frozen=True):
+    """The models that can be loaded. Each call blocks, and raises `ModelLoadError`."""
+
+    model: Callable[[], Backend]
+    """The model of the configuration."""
+    beside: Callable[[ModelConfig], Backend]
+    """Another model, with a slot for each running sequence. It is loaded first: the model's cells
+    are fitted to the memory left."""
+
+
+LoadWith = Callable[[ModelConfig, Loads], tuple[Backend, Drafter | None]]
+"""Loads the model and makes its drafter; None where the model cannot verify drafts."""

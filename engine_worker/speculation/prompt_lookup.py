@@ -7,7 +7,9 @@ Copying, quoting and editing repeat long stretches of the prompt; lists and code
 
 from collections.abc import Sequence
 
-from engine_worker.speculation.drafter import Draft, DraftRequest
+from engine_worker.backend.port import Backend
+from engine_worker.speculation.drafter import Draft, Drafter, DraftRequest, Loads
+from gpufc.config import ModelConfig
 from gpufc.ids import RequestNo
 
 NGRAM = 3
@@ -51,6 +53,11 @@ class PromptLookup:
             history = _History(request.prediction, request.n_prompt)
             self._histories[request.key] = history
         return history.draft(request.tokens, request.limit)
+
+
+def load_with_lookup(_config: ModelConfig, loads: Loads) -> tuple[Backend, Drafter | None]:
+    """See `LoadWith`."""
+    return loads.model(), PromptLookup()
 
 
 class _History:

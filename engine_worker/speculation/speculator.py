@@ -67,14 +67,14 @@ class NoSpeculation:
 
 
 _SPECULATORS: dict[Drafting, Callable[[Drafter, StepCosts], Speculator]] = {
-    Drafting.PER_STEP: PerStepSpeculator,
-    Drafting.PER_STRETCH: PerStretchSpeculator,
+    Drafting.ANY_LENGTH: PerStepSpeculator,
+    Drafting.ONE_LENGTH: PerStretchSpeculator,
 }
-"""The policy for each mode. A mode that is not listed drafts nothing."""
+"""The policy for each kind of drafts. With a kind that is not listed nothing is drafted."""
 
 
 def speculator_for(drafting: Drafting, drafter: Drafter | None, costs: StepCosts) -> Speculator:
-    """The policy for a mode; `NoSpeculation` without a drafter.
+    """The policy for these drafts; `NoSpeculation` without a drafter.
 
     `costs` must be the record that the engine writes the seconds of its steps into.
     """

@@ -101,7 +101,7 @@ class Reported(PromptLookup):
 
 def adaptive(make: Callable[[], PromptLookup]) -> Policy:
     def begin(costs: StepCosts) -> Callable[[list[int], int], list[int]]:
-        speculator = speculator_for(Drafting.PER_STEP, make(), costs)
+        speculator = speculator_for(Drafting.ANY_LENGTH, make(), costs)
 
         def draft(tokens: list[int], limit: int) -> list[int]:
             request = DraftRequest(KEY, tokens, limit, limit)
@@ -114,7 +114,7 @@ def adaptive(make: Callable[[], PromptLookup]) -> Policy:
 
 def per_stretch(costs: StepCosts) -> Callable[[list[int], int], list[int]]:
     """The engine's policy on a device, where a draft may reach past the end of the answer."""
-    speculator = speculator_for(Drafting.PER_STRETCH, PromptLookup(), costs)
+    speculator = speculator_for(Drafting.ONE_LENGTH, PromptLookup(), costs)
 
     def draft(tokens: list[int], n_useful: int) -> list[int]:
         return speculator.draft_all([DraftRequest(KEY, tokens, 100, n_useful)], n_decoding=1)[0]

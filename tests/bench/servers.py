@@ -96,6 +96,7 @@ class Gpufc(Struct, frozen=True, kw_only=True):
         if self.checkout is not None:
             known = os.environ.get("PYTHONPATH")
             environ["PYTHONPATH"] = os.pathsep.join([str(self.checkout), *filter(None, [known])])
+            environ["PYTHONSAFEPATH"] = "1"  # else `-m` looks into this folder before the checkout
         return environ
 
 

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from gpufc import settings
+from gpufc.errors import StartError
 from supervisor.bench.figures import figures
 from tests.bench import batched, command, growth, options, side_by_side, table
 from tests.bench.embedding import metrics as embedding_metrics
@@ -21,7 +22,7 @@ from tests.bench.intruder import metrics as intruder_metrics
 from tests.bench.results import Results
 from tests.bench.rounds import Row, compare, order
 from tests.bench.scenarios import SCENARIOS, metrics
-from tests.bench.servers import Gpufc, LlamaServer, Setting
+from tests.bench.servers import Gpufc, LlamaServer, Setting, running
 from tests.bench.side_by_side import quick
 from tests.supervisor.bench.test_figures import outcome
 
@@ -325,7 +326,24 @@ def test_another_checkout_runs_its_own_code_with_the_same_setting(tmp_path: Path
     assert (ours.name, before.name) == ("gpufc", "before")
     environ = before.environ(setting)
     assert environ.pop("PYTHONPATH").split(os.pathsep)[0] == str(tmp_path.resolve())
+    assert environ.pop("PYTHONSAFEPATH") == "1"
     assert environ == ours.environ(setting)
+
+
+def test_another_checkouts_code_goes_before_that_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    package = tmp_path / "supervisor" / "cli"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    (package / "__main__.py").write_text("raise SystemExit('this is the other checkout')")
+    with (
+        pytest.raises(StartError, match="this is the other checkout"),
+        running(Gpufc(checkout=tmp_path), SETTING),
+    ):
+        pass
 
 
 def test_a_folder_that_is_no_checkout_is_refused(

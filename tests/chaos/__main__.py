@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import os
-import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
@@ -21,12 +20,12 @@ from tests.chaos import (
     hangs,
     headline,
     hostile,
+    lanes,
     loads,
     machine_matrix,
     machines,
     many_models,
     matrix,
-    modelled,
     never_loads,
     orphans,
     outsiders,
@@ -41,7 +40,6 @@ from tests.chaos import (
     replicas,
     restarts,
     returns,
-    scripted,
     shapes,
     stalls,
     timing,
@@ -50,6 +48,9 @@ from tests.chaos import (
 from tests.chaos.options import parse
 from tests.chaos.report import Report
 from tests.conftest import installed_model
+
+LANES = 3
+"""Of `--matrix` and `--hostile` without `--lanes`. Other runs then have one service."""
 
 Run = Callable[[], Coroutine[Any, Any, Report]]
 
@@ -82,7 +83,7 @@ def _perform(options: argparse.Namespace, arguments: Sequence[str]) -> list[Repo
     reports = []
     for run in _runs(options):
         conditions = machine.conditions()
-        report = asyncio.run(_until_told(run))
+        report = asyncio.run(lanes.until_told(run()))
         report.conclude()
         reports.append(report)
         if options.results is not None:
@@ -100,23 +101,16 @@ def _spelled(options: argparse.Namespace, arguments: Sequence[str]) -> str:
     return results.spelled("scripts/chaos", [*arguments, *seed])
 
 
-async def _until_told(run: Run) -> Report:
-    """Let SIGTERM end the run as Ctrl-C does: its services are stopped, no process is left."""
-    task = asyncio.ensure_future(run())
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await task
-
-
 def _runs(options: argparse.Namespace) -> list[Run]:
-    o = options
+    o, n_lanes = options, options.lanes or 1
 
     def cells(some: tuple[faults.Fault, ...]) -> list[cell.Cell]:
         hang, other = not o.without_hangs, not o.only_hangs
         return matrix.cells(some, hangs=hang, others=other, containing=o.cells)
 
     table: list[tuple[Any, Run]] = [
-        (o.matrix, lambda: matrix.run(scripted.Scripted(), cells(faults.ALL), o.lanes)),
-        (o.kills, lambda: random_kills.run(o.kills, o.seed)),
+        (o.matrix, lambda: matrix.run(None, cells(faults.ALL), o.lanes or LANES)),
+        (o.kills, lambda: random_kills.run(o.kills, o.seed, n_lanes)),
         (o.poison, lambda: poison.run(o.poison, o.seed)),
         (o.stalls, lambda: stalls.run(o.stalls)),
         (o.timing, lambda: timing.run(o.timing, o.seed)),
@@ -134,11 +128,8 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.outsiders, lambda: outsiders.run(o.outsiders, o.seed)),
         (o.copies, lambda: copies.run(o.copies)),
         (o.restarts, lambda: restarts.run(o.restarts)),
-        (
-            o.real_matrix,
-            lambda: matrix.run(modelled.Modelled(_model()), cells(faults.REAL), 1),
-        ),
-        (o.real, lambda: real.run(_model(), o.real, o.seed, o.threads)),
+        (o.real_matrix, lambda: matrix.run(_model(), cells(faults.REAL), n_lanes)),
+        (o.real, lambda: real.run(_model(), o.real, o.seed, o.threads, n_lanes)),
         (
             o.peer_models,
             lambda: many_models.run_peer(o.peer, _model(), _second(o), o.peer_models, o.seed),
@@ -158,7 +149,7 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.returns, lambda: returns.run(_model(), o.returns, o.seed, o.standby, o.threads)),
         (o.real_machines, lambda: machines.run(o.real_machines, o.seed, _model())),
         (o.real_crowding, lambda: crowding.run(o.real_crowding, _model())),
-        (o.hangs, lambda: hangs.run(_model(), o.hangs, o.seed)),
+        (o.hangs, lambda: hangs.run(_model(), o.hangs, o.seed, n_lanes)),
         (o.positions, lambda: positions.run(_model(), o.positions, o.prompts)),
         (
             o.shapes,
@@ -166,18 +157,18 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         ),
         (o.bombs, lambda: bombs.run(_model(), o.bombs, o.cells)),
         (o.prefills, lambda: prefills.run(_model(), o.prefills)),
-        (o.hostile, lambda: hostile.run(_model(), o.hostile, o.seed, o.lanes)),
+        (o.hostile, lambda: hostile.run(_model(), o.hostile, o.seed, o.lanes or LANES)),
         (o.orphans, lambda: orphans.run(_model(), o.orphans)),
         (
             o.replacements,
-            lambda: replacements.restarts(o.replacements, None if o.fake else _model()),
+            lambda: replacements.restarts(o.replacements, None if o.fake else _model(), n_lanes),
         ),
         (
             o.swaps,
-            lambda: replacements.swaps(o.swaps, [] if o.fake else [_model(), _second(o)]),
+            lambda: replacements.swaps(o.swaps, [] if o.fake else [_model(), _second(o)], n_lanes),
         ),
         (o.refusals, lambda: replacements.refusals(_model())),
-        (o.upgrades, lambda: upgrades.run(o.upgrades)),
+        (o.upgrades, lambda: upgrades.run(o.upgrades, n_lanes)),
     ]
     return [run for wanted, run in table if wanted]
 

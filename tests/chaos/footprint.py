@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import psutil
 
@@ -63,6 +63,18 @@ class Footprint:
             f"sockets={self.sockets} files={self.files} threads={self.threads} "
             f"front_rss={self.rss_bytes / 2**20:.1f} MiB"
         )
+
+
+class Change(NamedTuple):
+    """A front before a run and after it."""
+
+    before: Footprint
+    after: Footprint
+
+
+def most_grown(fronts: Iterable[Change]) -> Change:
+    """The change of the front whose memory grew most."""
+    return max(fronts, key=lambda one: one.after.rss_bytes - one.before.rss_bytes)
 
 
 async def at_rest(running: Watched) -> Footprint:

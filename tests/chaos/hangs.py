@@ -7,8 +7,9 @@ import signal
 import time
 from pathlib import Path
 
-from msgspec import Struct, field
+from msgspec import field
 
+from tests.chaos import lanes
 from tests.chaos.cell import running
 from tests.chaos.faults import PAUSE_S
 from tests.chaos.history import check, longest_silence_s, text_times
@@ -23,30 +24,33 @@ PROMPT = "A short story about trains, part {}:"
 NEXT_TOKEN_S, READYZ_S, SILENCE_S = 20.0, 12.0, 5.0
 
 
-class Outcome(Struct):
+class Outcome(lanes.Tally):
     """Seconds from each stop on. For a pause only violations are kept."""
 
     token: list[float] = field(default_factory=list)
     readyz: list[float] = field(default_factory=list)
     silence: list[float] = field(default_factory=list)
-    wrong: list[str] = field(default_factory=list)
 
 
-async def run(model: Path, n_each: int, seed: int) -> Report:
+class Part(lanes.Share, frozen=True):
+    """`n` stops of each kind, on one service of this model."""
+
+    model: Path
+
+
+async def run(model: Path, n_each: int, seed: int, n_lanes: int) -> Report:
     """A stream outlives a worker that hangs, and no worker is killed for a pause."""
+    own = lanes.apart(n_lanes)
+    parts = [
+        Part(share.lane, share.n, share.seed, model)
+        for share in lanes.shares(n_each, seed, len(own))
+    ]
     report = reporting(
         f"hangs: one real stream, stopped {n_each} times for ever and {n_each} times for "
-        f"{PAUSE_S:.0f} s, seed {seed}"
+        f"{PAUSE_S:.0f} s, {lanes.services(parts)}, seed {seed}"
     )
-    dice, found = random.Random(seed), Outcome()
-    environ = {"GPUFC_RESTART_LIMIT": "10000"}
-    async with rig("--model-path", str(model), "--n-ctx", "1024", environ=environ) as one:
-        async with readiness(one.url) as answers:
-            for number in range(n_each):
-                await _play(one, number, dice.randint(8, N_TOKENS // 2), found, None)
-                await _play(one, number, dice.randint(8, N_TOKENS // 2), found, answers)
-        report.wrong += found.wrong + wrong_counters(await one.until_idle())
-        report.wrong += stop_and_look(one.service)
+    found = await lanes.total(_serve, parts, own)
+    report.wrong += found.wrong
     report.head(
         f"worker stopped for ever {n_each} times: the next token, at the latest after",
         f"{max(found.token):.1f} s" if found.token else "none came",
@@ -58,6 +62,18 @@ async def run(model: Path, n_each: int, seed: int) -> Report:
     report.wrong += over("/readyz 200", found.readyz, READYZ_S)
     report.wrong += over("silence", found.silence, SILENCE_S)
     return report
+
+
+async def _serve(part: Part) -> Outcome:
+    dice, found = random.Random(part.seed), Outcome()
+    environ = {"GPUFC_RESTART_LIMIT": "10000"}
+    async with rig("--model-path", str(part.model), "--n-ctx", "1024", environ=environ) as one:
+        async with readiness(one.url) as answers:
+            for number in range(part.n):
+                await _play(one, number, dice.randint(8, N_TOKENS // 2), found, None)
+                await _play(one, number, dice.randint(8, N_TOKENS // 2), found, answers)
+        found.wrong += wrong_counters(await one.until_idle()) + stop_and_look(one.service)
+    return found
 
 
 async def _play(

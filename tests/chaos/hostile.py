@@ -3,24 +3,19 @@
 No prompt may end a worker, and the other client's first token may come no more than `LATE_S` later
 than without them. `tests.fuzz.prompts` compares the tokens of shorter texts.
 
-    parent ── Part ─▶ one process for each lane ── Tally ─▶ report
-
-A lane has a service, clients and processors of its own: lanes do not disturb each other's times.
+A lane has processors of its own: lanes do not disturb each other's times.
 """
 
 import asyncio
 import collections
-import multiprocessing
-import os
 import random
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 from msgspec import Struct, field
 
+from tests.chaos import lanes
 from tests.chaos.history import Expected, History, check
 from tests.chaos.load import Ask, ask_real, run_ask
 from tests.chaos.report import Report, reporting, say, spread
@@ -34,8 +29,6 @@ N_PROBES = 20
 """Short prompts before the hostile ones."""
 N_TOKENS = 2
 LEAST_BYTES, MOST_BYTES = 1 << 20, 4 << 20
-CORES = 2
-"""Processors of a lane, at least: fewer would make the other client wait for the hostile ones."""
 PART_PROMPTS = 60
 """Of one service where there are several lanes, so that all lanes end at about the same time."""
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
@@ -52,50 +45,34 @@ class Part(Struct, frozen=True):
     seeds: range
 
 
-class Tally(Struct):
+class Tally(lanes.Tally):
     """Counts of one pre-tokenizer, or of one part. Times to the first token are in seconds."""
 
     statuses: collections.Counter[int] = field(default_factory=collections.Counter)
     undisturbed: list[float] = field(default_factory=list)
     beside: list[float] = field(default_factory=list)
     n_deaths: int = 0
-    wrong: list[str] = field(default_factory=list)
 
     @property
     def late_s(self) -> float:
         """How much later the latest first token came beside hostile prompts."""
         return max(self.beside, default=0.0) - max(self.undisturbed, default=0.0)
 
-    def add(self, other: "Tally") -> None:
-        """Count in another part."""
-        self.statuses += other.statuses
-        self.undisturbed += other.undisturbed
-        self.beside += other.beside
-        self.n_deaths += other.n_deaths
-        self.wrong += other.wrong
-
 
 async def run(model: Path, n_each: int, seed: int, n_lanes: int) -> Report:
     """`n_each` hostile prompts under each pre-tokenizer, in at most `n_lanes` services at once."""
-    cores = _cores(n_lanes)
+    cores = lanes.apart(n_lanes)
     report = reporting(
         f"hostile: {n_each} prompts of 1 to 4 MiB under each of {len(LARGE)} pre-tokenizers,"
         f" {N_SENDERS} at once in each of {len(cores)} services, seed {seed}"
     )
     tallies = {pre: Tally() for pre in LARGE}
     parts = list(_parts(model, n_each, seed, len(cores)))
-    context = multiprocessing.get_context("spawn")
-    lanes = context.SimpleQueue()
-    for own in cores:
-        lanes.put(own)
-    with ProcessPoolExecutor(len(cores), context, _confine, (lanes,)) as pool:
-        loop = asyncio.get_running_loop()
-        runs = [loop.run_in_executor(pool, _play, part) for part in parts]
-        for part, tally in zip(parts, await asyncio.gather(*runs), strict=True):
-            late = tally.late_s
-            if late > LATE_S:
-                tally.wrong.append(f"a first token came {late:.1f} s later")
-            tallies[part.pre].add(tally)
+    for part, tally in zip(parts, await lanes.play(_play, parts, cores), strict=True):
+        late = tally.late_s
+        if late > LATE_S:
+            tally.wrong.append(f"a first token came {late:.1f} s later")
+        tallies[part.pre].add(tally)
     n_deaths = n_sent = 0
     for pre, tally in tallies.items():
         n_deaths += tally.n_deaths
@@ -111,14 +88,6 @@ async def run(model: Path, n_each: int, seed: int, n_lanes: int) -> Report:
     return report
 
 
-def _cores(n_lanes: int) -> list[set[int]]:
-    """The processors of each lane: as many lanes as have `CORES` of their own, at least one."""
-    every = sorted(os.sched_getaffinity(0))
-    n_lanes = max(1, min(n_lanes, len(every) // CORES))
-    size = len(every) // n_lanes
-    return [set(every[at * size : (at + 1) * size]) for at in range(n_lanes)]
-
-
 def _parts(model: Path, n_each: int, seed: int, n_lanes: int) -> Iterator[Part]:
     size = n_each if n_lanes == 1 else min(n_each, PART_PROMPTS)
     for number, pre in enumerate(LARGE):
@@ -127,15 +96,10 @@ def _parts(model: Path, n_each: int, seed: int, n_lanes: int) -> Iterator[Part]:
             yield Part(model, pre, seeds[at : at + size])
 
 
-def _confine(lanes: "SimpleQueue[set[int]]") -> None:
-    """A lane's process, and all that it starts, run on the lane's processors only."""
-    os.sched_setaffinity(0, lanes.get())
-
-
-def _play(part: Part) -> Tally:
+async def _play(part: Part) -> Tally:
     with tempfile.TemporaryDirectory() as folder:
         path = write_model(part.model, Path(folder) / "model.gguf", pre=part.pre)
-        tally = asyncio.run(_under(path, list(part.seeds)))
+        tally = await _under(path, list(part.seeds))
     say(f"  {part.pre}: {len(part.seeds)} hostile prompts, {tally.late_s:.2f} s later")
     return tally
 

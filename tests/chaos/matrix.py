@@ -4,20 +4,21 @@ A cell passes only if the fault hit (a later epoch served; for a pause none) and
 has a history without a fault.
 """
 
-import asyncio
 import collections
+import functools
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import aiohttp
-from msgspec import Struct
+from msgspec import Struct, field
 
-from tests.chaos import memory_limit, moments
+from tests.chaos import lanes, memory_limit, moments
 from tests.chaos.cell import Cell, Play
 from tests.chaos.faults import ALL, Fault
 from tests.chaos.footprint import at_rest, growth
+from tests.chaos.modelled import Modelled
 from tests.chaos.moments import NOT_COVERED, Moment
 from tests.chaos.plan import Setup, World
 from tests.chaos.report import Report, reporting, say
@@ -28,6 +29,7 @@ from tests.chaos.rig import (
     stop_and_look,
     wrong_counters,
 )
+from tests.chaos.scripted import Scripted
 
 CELLS_OF_A_SERVICE = 16
 TRIES = 8
@@ -41,6 +43,19 @@ class Result(Struct, frozen=True):
     cell: Cell
     wrong: list[str]
     missed: list[str]
+
+
+class Part(Struct, frozen=True):
+    """Cells of one setup, on one service of this model or of the scripted engine."""
+
+    model: Path | None
+    cells: list[Cell]
+
+
+class Played(lanes.Tally):
+    """The results of cells. `wrong` are the leftovers of their services."""
+
+    results: list[Result] = field(default_factory=list)
 
 
 def cells(
@@ -64,11 +79,12 @@ def cells(
     ]
 
 
-async def run(world: World, wanted: list[Cell], n_lanes: int) -> Report:
-    """Every wanted cell: each fault must hit, and its streams go on."""
+async def run(model: Path | None, wanted: list[Cell], n_lanes: int) -> Report:
+    """Every wanted cell: each fault must hit, and its streams go on. Without a model, on the
+    scripted engine."""
     report = reporting(f"fault matrix, {len(wanted)} cells, {n_lanes} services at once")
     started = time.monotonic()
-    results, leftovers = await play(world, wanted, n_lanes, _progress)
+    results, leftovers = await play(model, wanted, n_lanes)
     bad = [result for result in results if result.wrong]
     report.row("cells passed", f"{len(results) - len(bad)} of {len(wanted)}")
     report.row("signals that missed their moment", sum(len(result.missed) for result in results))
@@ -89,40 +105,40 @@ async def run(world: World, wanted: list[Cell], n_lanes: int) -> Report:
     return report
 
 
-def _progress(n_done: int) -> None:
-    if n_done % 25 == 0:
-        say(f"  {n_done} cells")
-
-
 async def play(
-    world: World,
-    wanted: list[Cell],
-    n_lanes: int,
-    on_result: Callable[[int], None] = lambda _: None,
+    model: Path | None, wanted: list[Cell], n_lanes: int
 ) -> tuple[list[Result], list[str]]:
     """Run cells; those of one setup share a service. Returns results and leftovers of services."""
-    lanes = asyncio.Semaphore(n_lanes)
-    results: list[Result] = []
-    leftovers: list[str] = []
-
-    async def lane(setup: Setup, batch: list[Cell]) -> None:
-        async with lanes:
-            try:
-                async for result in _serve(world, setup, batch, leftovers):
-                    results.append(result)
-                    on_result(len(results))
-            except (AssertionError, Missed, OSError, aiohttp.ClientError) as err:
-                done = {result.cell for result in results}
-                left = [cell for cell in batch if cell not in done]
-                results.extend(Result(c, [f"service: {err!r:.300}"], []) for c in left)
-
-    async with asyncio.TaskGroup() as group:
-        for setup, batch in _batches(world, wanted):
-            group.create_task(lane(setup, batch))
-    return results, leftovers
+    parts = [Part(model, batch) for batch in _batches(_world(model), wanted)]
+    cores = lanes.together(n_lanes) if model is None else lanes.apart(n_lanes)
+    total = Played()
+    for played in await lanes.play(_play, parts, cores, _progress):
+        total.add(played)
+    return total.results, total.wrong
 
 
-def _batches(world: World, wanted: Iterable[Cell]) -> Iterator[tuple[Setup, list[Cell]]]:
+def _progress(played: Played) -> None:
+    n_bad = sum(bool(result.wrong) for result in played.results)
+    say(f"  {len(played.results)} cells, {n_bad} of them with violations")
+
+
+@functools.cache
+def _world(model: Path | None) -> World:
+    """One for each process: a model's world learns its answers once."""
+    return Scripted() if model is None else Modelled(model)
+
+
+async def _play(part: Part) -> Played:
+    played = Played()
+    try:
+        await _serve(_world(part.model), part.cells, played)
+    except (AssertionError, Missed, OSError, aiohttp.ClientError) as err:
+        left = part.cells[len(played.results) :]
+        played.results += [Result(cell, [f"service: {err!r:.300}"], []) for cell in left]
+    return played
+
+
+def _batches(world: World, wanted: Iterable[Cell]) -> Iterator[list[Cell]]:
     by_setup: dict[Setup, list[Cell]] = collections.defaultdict(list)
     for cell in wanted:
         by_setup[world.setup(cell.fault, cell.moment)].append(cell)
@@ -131,12 +147,12 @@ def _batches(world: World, wanted: Iterable[Cell]) -> Iterator[tuple[Setup, list
         slow = sum(cell.fault.hangs or cell.fault.pauses for cell in found) > len(found) // 2
         size = min(size, 4) if slow else size
         for start in range(0, len(found), size):
-            yield setup, found[start : start + size]
+            yield found[start : start + size]
 
 
-async def _serve(
-    world: World, setup: Setup, batch: list[Cell], leftovers: list[str]
-) -> AsyncIterator[Result]:
+async def _serve(world: World, batch: list[Cell], played: Played) -> None:
+    """Play cells of one setup on a service of their own."""
+    setup = world.setup(batch[0].fault, batch[0].moment)
     with tempfile.TemporaryDirectory(prefix="ch", dir="/tmp") as folder:
         marker = _made(Path(folder, "m"))
         environ, memory_bytes = setup.environ(marker), setup.memory_bytes
@@ -146,15 +162,15 @@ async def _serve(
             for cell in batch:
                 result = await _try(one, world, cell, marker, once=setup.alone)
                 some_left |= bool(result.missed)
-                yield result
+                played.results.append(result)
             if setup.alone:
                 return
             figures = await one.until_idle()
             if not any(cell.fault.unloadable for cell in batch):
-                leftovers += wrong_counters(figures, some_left=some_left)
+                played.wrong += wrong_counters(figures, some_left=some_left)
             _, grown = await growth(one.service, before, SPARE_DESCRIPTORS)
-            leftovers += grown
-            leftovers += stop_and_look(one.service)
+            played.wrong += grown
+            played.wrong += stop_and_look(one.service)
 
 
 def _made(marker: Path) -> Path:

@@ -6,6 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 DESCRIPTION = "Kill workers at chosen and at random moments, and judge every stream."
+LANES = (
+    "services at once; one that computes has 2 cores at least: --matrix, --hostile [3], "
+    "--real-matrix, --kills, --real, --hangs, --replacements, --swaps, --upgrades [1]"
+)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -78,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--only-hangs", action="store_true", help="no other cells")
     add("--cells", default="", help="only cells whose name contains this")
     add("--full", action="store_true", help="with --shapes: behind each chunk")
-    add("--lanes", type=int, default=3, help="services of --matrix, --hostile at once")
+    add("--lanes", type=int, metavar="N", help=LANES)
     add("--threads", type=int, metavar="N", help="CPU threads of the engine")
     add("--streams", type=int, default=8, metavar="N", help="with --real-replicas: clients at once")
     add("--devices", metavar="A;B", help="with --real-replicas: GPUs of each, as the key devices")

@@ -6,9 +6,10 @@ import random
 import signal
 import time
 
-from msgspec import Struct, field
+from msgspec import field
 
-from tests.chaos.footprint import at_rest, growth
+from tests.chaos import lanes
+from tests.chaos.footprint import Change, at_rest, growth, most_grown
 from tests.chaos.history import History, check, longest_silence_s
 from tests.chaos.load import Ask, ask_fake, begin, pursue
 from tests.chaos.report import Report, reporting, say, spread
@@ -42,15 +43,17 @@ INSIDE_SHARE = 0.2
 SILENCE_S = 5.0
 
 
-class Tally(Struct):
-    """Counts so far."""
+class Tally(lanes.Tally):
+    """Counts so far. `n_bad` streams have violations; others are the front's."""
 
     n_streams: int = 0
     n_whole: int = 0
     n_kills: int = 0
+    n_bad: int = 0
+    n_replays: int = 0
     faults: collections.Counter[str] = field(default_factory=collections.Counter)
-    wrong: list[str] = field(default_factory=list)
     silences: list[float] = field(default_factory=list)
+    fronts: list[Change] = field(default_factory=list)
 
 
 class Storm:
@@ -109,6 +112,7 @@ class Storm:
         tally.n_whole += not history.streamed
         others = [other for other in self._latest if other is not history]
         found = check(history, others)
+        tally.n_bad += bool(found)
         tally.wrong += [f"{history.name} after {tally.n_kills} faults: {item}" for item in found]
         if history.streamed:
             tally.silences.append(longest_silence_s(history))
@@ -136,33 +140,45 @@ class Storm:
         self.tally.n_kills += 1
 
 
-async def run(n_kills: int, seed: int) -> Report:
+async def run(n_kills: int, seed: int, n_lanes: int) -> Report:
     """Random faults of all kinds; no stream may lose, repeat or cross a token."""
-    report = reporting(f"{n_kills} random faults, {N_CLIENTS} clients, seed {seed}")
-    async with rig(environ=ENVIRON) as one:
-        started = time.monotonic()
-        before = await at_rest(one.service)
-        tally = await Storm(one, n_kills, seed).run()
-        figures = await one.until_idle()
-        after, grown = await growth(one.service, before, N_CLIENTS + 3)
-        report.wrong += tally.wrong + wrong_counters(figures) + grown
-        restarts = worker(figures)["restarts"]
-        if restarts < n_kills:
-            report.wrong.append(f"only {restarts} restarts")
-        report.wrong += stop_and_look(one.service)
+    parts = lanes.shares(n_kills, seed, n_lanes)
+    report = reporting(
+        f"{n_kills} random faults, {lanes.services(parts)}, {N_CLIENTS} clients each, seed {seed}"
+    )
+    started = time.monotonic()
+    tally = await lanes.total(_play, parts, lanes.together(n_lanes))
+    report.wrong += tally.wrong
     report.head(
         f"streams that lost, repeated or crossed a token under {tally.n_kills} random faults",
-        f"{len(tally.wrong)} of {tally.n_streams:,}",
+        f"{tally.n_bad} of {tally.n_streams:,}",
     )
     report.row("answers in one piece among them", tally.n_whole)
-    report.row("replays", figures["requests"]["replayed_total"])
+    report.row("replays", tally.n_replays)
     report.row("faults", ", ".join(f"{n} {name}" for name, n in tally.faults.most_common()))
     report.row("longest silence of a stream", spread(tally.silences))
     report.row(
         f"streams silent for more than {SILENCE_S:.0f} s",
         sum(silence > SILENCE_S for silence in tally.silences),
     )
+    before, after = most_grown(tally.fronts)
     report.row("the front before", before)
     report.row("the front after", after)
     report.row("duration", f"{time.monotonic() - started:.0f} s")
     return report
+
+
+async def _play(share: lanes.Share) -> Tally:
+    async with rig(environ=ENVIRON) as one:
+        before = await at_rest(one.service)
+        tally = await Storm(one, share.n, share.seed).run()
+        figures = await one.until_idle()
+        after, grown = await growth(one.service, before, N_CLIENTS + 3)
+        tally.wrong += wrong_counters(figures) + grown
+        restarts = worker(figures)["restarts"]
+        if restarts < share.n:
+            tally.wrong.append(f"only {restarts} restarts")
+        tally.wrong += stop_and_look(one.service)
+    tally.n_replays = figures["requests"]["replayed_total"]
+    tally.fronts.append(Change(before, after))
+    return tally

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
+from tests.chaos import lanes
 from tests.chaos.history import History, check, longest_silence_s, text_times, usages
 from tests.chaos.load import ask_real, begin, pursue, run_ask
 from tests.chaos.report import Report, reporting, say, spread
@@ -28,10 +29,12 @@ TOPICS = (
 )
 
 
-class Outcome(Struct):
-    """The figures of all runs. Times in seconds, from the kill on."""
+class Outcome(lanes.Tally):
+    """The figures of all runs. Times in seconds, from the kill on. `rates` are those of a prefill,
+    in tokens a second, one for each service."""
 
     n_streams: int = 0
+    n_bad: int = 0
     n_kills: int = 0
     noticed: list[float] = field(default_factory=list)
     ready: list[float] = field(default_factory=list)
@@ -41,7 +44,7 @@ class Outcome(Struct):
     silences: list[float] = field(default_factory=list)
     bound_shares: list[float] = field(default_factory=list)
     """The last stream's time over the time that `REPLAY_SHARE` allows for it."""
-    wrong: list[str] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
 
 
 class Kill(Struct):
@@ -64,30 +67,47 @@ def settings(n_threads: int | None) -> dict[str, str]:
     return {"GPUFC_RESTART_LIMIT": "10000"} | threads
 
 
-async def run(model: Path, n_runs: int, seed: int, n_threads: int | None = None) -> Report:
+class Part(lanes.Share, frozen=True):
+    """`n` runs on one service of this model."""
+
+    model: Path
+    n_threads: int | None
+
+
+async def run(
+    model: Path, n_runs: int, seed: int, n_threads: int | None = None, n_lanes: int = 1
+) -> Report:
     """Every stream is complete, although its worker is killed again and again."""
+    own = lanes.apart(n_lanes)
+    parts = [
+        Part(share.lane, share.n, share.seed, model, n_threads)
+        for share in lanes.shares(n_runs, seed, len(own))
+    ]
     report = reporting(
         f"real model: {n_runs} runs of {N_STREAMS} streams × {N_TOKENS} tokens, {N_KILLS} kills a "
-        f"run, seed {seed}, engine threads {n_threads or 'default'}"
+        f"run, {lanes.services(parts)}, seed {seed}, engine threads {n_threads or 'default'}"
     )
-    outcome, dice = Outcome(), random.Random(seed)
-    environ = settings(n_threads)
-    arguments = ("--model-path", str(model), "--n-ctx", "1024")
+    _tell(report, await lanes.total(_play, parts, own))
+    return report
+
+
+async def _play(part: Part) -> Outcome:
+    outcome, dice = Outcome(), random.Random(part.seed)
+    environ = settings(part.n_threads)
+    arguments = ("--model-path", str(part.model), "--n-ctx", "1024")
     concurrent = ("--max-concurrent-requests", str(N_STREAMS))
     async with rig(*arguments, *concurrent, environ=environ) as one:
         rate = await _prefill_rate(one)
-        try:
-            for number in range(n_runs):
-                started = time.monotonic()
-                await one_run(one, dice, outcome, rate=rate)
-                say(
-                    f"  run {number + 1}: {time.monotonic() - started:.0f} s, "
-                    f"{len(outcome.wrong)} violations; load {os.getloadavg()[0]:.1f}"
-                )
-        finally:
-            _tell(report, outcome, rate)
-        report.wrong += wrong_counters(await one.until_idle()) + stop_and_look(one.service)
-    return report
+        outcome.rates.append(rate)
+        for number in range(part.n):
+            started = time.monotonic()
+            await one_run(one, dice, outcome, rate=rate)
+            say(
+                f"  {part.lane}run {number + 1}: {time.monotonic() - started:.0f} s, "
+                f"{len(outcome.wrong)} violations; load {os.getloadavg()[0]:.1f}"
+            )
+        outcome.wrong += wrong_counters(await one.until_idle()) + stop_and_look(one.service)
+    return outcome
 
 
 async def one_run(
@@ -116,7 +136,9 @@ async def one_run(
     kills = [await _kill_at(one, start + mark, histories) for mark in marks]
     await asyncio.gather(*tasks)
     for history in histories:
-        outcome.wrong += [f"{history.name}: {item}" for item in check(history)]
+        found = check(history)
+        outcome.n_bad += bool(found)
+        outcome.wrong += [f"{history.name}: {item}" for item in found]
         outcome.silences.append(longest_silence_s(history))
     outcome.n_streams += n_streams
     outcome.n_kills += n_kills
@@ -172,16 +194,15 @@ def _measure(kill: Kill, histories: list[History], outcome: Outcome, rate: float
         outcome.bound_shares.append(max(nexts) / allowed)
 
 
-def _tell(report: Report, outcome: Outcome, rate: float) -> None:
-    n_bad = len({line.split(":")[0] for line in outcome.wrong})
+def _tell(report: Report, outcome: Outcome) -> None:
     report.head(
         f"{N_STREAMS} real streams at once, {N_KILLS} kills a run: streams complete",
-        f"{outcome.n_streams - n_bad} of {outcome.n_streams}",
+        f"{outcome.n_streams - outcome.n_bad} of {outcome.n_streams}",
     )
     report.row("kills", outcome.n_kills)
     for name in ("noticed", "ready", "first", "last", "each"):
         report.row(f"from kill to {name}", spread(getattr(outcome, name)))
     report.row("last, of the time that its replay allows", spread(outcome.bound_shares, "×"))
     report.row("longest silence of a stream", spread(outcome.silences))
-    report.row("prefill", f"{rate:.0f} tokens/s")
+    report.row("prefill", ", ".join(f"{rate:.0f} tokens/s" for rate in outcome.rates))
     report.wrong += outcome.wrong

@@ -5,14 +5,16 @@ import itertools
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from msgspec import Struct, field
 
+from tests.chaos import lanes
 from tests.chaos.broken_models import not_a_number, truncated
-from tests.chaos.footprint import Footprint, at_rest, growth
+from tests.chaos.footprint import Change, Footprint, at_rest, growth, most_grown
 from tests.chaos.history import History, check, longest_silence_s, text_times
 from tests.chaos.load import Ask, ask_fake, ask_real, begin, pursue
 from tests.chaos.report import Report, reporting, say, spread
@@ -53,35 +55,79 @@ class Outcome(Struct):
         ]
 
 
-async def restarts(n: int, model: Path | None) -> Report:
+class Part(lanes.Share, frozen=True):
+    """`n` replacements on one service; on the fake backend without models."""
+
+    models: list[Path]
+
+
+class Tally(lanes.Tally):
+    """The figures of clients before the first replacement, and meanwhile. Times in seconds."""
+
+    n_requests: int = 0
+    took: list[float] = field(default_factory=list)
+    first_before: list[float] = field(default_factory=list)
+    first_meanwhile: list[float] = field(default_factory=list)
+    silences_before: list[float] = field(default_factory=list)
+    silences_meanwhile: list[float] = field(default_factory=list)
+    fronts: list[Change] = field(default_factory=list)
+
+
+async def restarts(n: int, model: Path | None, n_lanes: int) -> Report:
     """`n` restarts under load that no client notices; the fake backend without a model."""
+    models = [] if model is None else [model]
+    return await _on_lanes(_restart, n, "restarts", models, n_lanes)
+
+
+async def swaps(n: int, models: Sequence[Path], n_lanes: int) -> Report:
+    """`n` swaps to and fro between two models under load that no client notices; between two of
+    the fake backend's without any."""
+    return await _on_lanes(_swap, n, "swaps", models, n_lanes)
+
+
+async def _on_lanes(
+    how: Callable[[Part], Coroutine[Any, Any, Tally]],
+    n: int,
+    what: str,
+    models: Sequence[Path],
+    n_lanes: int,
+) -> Report:
+    cores = lanes.apart(n_lanes) if models else lanes.together(n_lanes)
+    parts = [
+        Part(share.lane, share.n, share.seed, list(models))
+        for share in lanes.shares(n, 0, len(cores))
+    ]
+    report = reporting(f"{n} {what}, {lanes.services(parts)}, {N_CLIENTS} clients each")
+    return _told(report, await lanes.total(how, parts, cores))
+
+
+async def _restart(part: Part) -> Tally:
+    model = next(iter(part.models), None)
     async with _service(model) as one:
         outcome = Outcome(await at_rest(one.service))
         async with _load(one, outcome, _asks("restart", fake=model is None)):
-            for _ in range(n):
+            for _ in range(part.n):
                 pid = worker(await one.figures())["pid"]
                 await _replace(one, outcome, "restart")
                 if worker(await one.figures())["pid"] == pid:
                     outcome.wrong.append("a restart left the worker where it was")
-        return await _verdict(one, outcome, f"{n} restarts")
+        return await _verdict(one, outcome)
 
 
-async def swaps(n: int, models: Sequence[Path]) -> Report:
-    """`n` swaps to and fro between two models under load that no client notices; between two of
-    the fake backend's without any."""
+async def _swap(part: Part) -> Tally:
     with tempfile.TemporaryDirectory(prefix="ch") as folder:
         fakes = [fake_model(Path(folder) / name) for name in ("one.gguf", "two.gguf")]
-        chosen = list(models) or fakes
-        async with _service(chosen[0], fake=not models) as one:
+        chosen = part.models or fakes
+        async with _service(chosen[0], fake=not part.models) as one:
             outcome = Outcome(await at_rest(one.service))
-            async with _load(one, outcome, _asks("swap", fake=not models)):
-                for number in range(1, n + 1):
+            async with _load(one, outcome, _asks("swap", fake=not part.models)):
+                for number in range(1, part.n + 1):
                     target = chosen[number % len(chosen)]
                     await _replace(one, outcome, "swap", str(target))
                     served = worker(await one.figures())["model_path"]
                     if Path(served) != target:
                         outcome.wrong.append(f"{served} serves and not {target}")
-            return await _verdict(one, outcome, f"{n} swaps")
+            return await _verdict(one, outcome)
 
 
 async def refusals(model: Path) -> Report:
@@ -92,13 +138,14 @@ async def refusals(model: Path) -> Report:
             ("logits that are not numbers", [str(not_a_number(model, Path(folder)))], "trial"),
             ("does not fit", [str(model), "--n-ctx", "8192"], "KV cache"),
         ]
+        report = reporting(f"{len(bad)} refused swaps, {N_CLIENTS} clients")
         async with _service(model, extra=ROOMY) as one:
             outcome = Outcome(await at_rest(one.service))
             async with _load(one, outcome, _asks("refusal", fake=False)):
                 for name, arguments, word in bad:
                     await _refused(one, outcome, name, arguments, word, model)
             # the flight recorder keeps the end of each that could not take over
-            return await _verdict(one, outcome, f"{len(bad)} refused swaps", n_deaths=len(bad))
+            return _told(report, await _verdict(one, outcome, n_deaths=len(bad)))
 
 
 async def _refused(
@@ -172,8 +219,8 @@ async def command(one: Rig, name: str, *arguments: str) -> tuple[int, str]:
     return code, said.strip()
 
 
-async def _verdict(one: Rig, outcome: Outcome, what: str, *, n_deaths: int = 0) -> Report:
-    """The report: `n_deaths` workers may have died, each with its record."""
+async def _verdict(one: Rig, outcome: Outcome, *, n_deaths: int = 0) -> Tally:
+    """All figures once the load is over: `n_deaths` workers may have died, each with its record."""
     for history in outcome.histories:
         outcome.wrong += [f"{history.name}: {item}" for item in check(history)]
     outcome.wrong += wrong_counters(await one.until_idle())
@@ -183,18 +230,31 @@ async def _verdict(one: Rig, outcome: Outcome, what: str, *, n_deaths: int = 0) 
     if records != n_deaths:
         outcome.wrong.append(f"{records} workers have died, expected {n_deaths}")
     outcome.wrong += stop_and_look(one.service)
-    report = reporting(f"{what}, {N_CLIENTS} clients")
-    report.row("requests", len(outcome.histories))
-    if outcome.took:
-        report.row("the command", spread(outcome.took))
-    for name, disturbed in (("before", False), ("meanwhile", True)):
-        some = outcome.of(disturbed=disturbed)
-        report.row(f"first text, {name}", spread([*map(first_text_s, some)]))
-        silences = [*map(longest_silence_s, some)]
-        report.row(f"longest silence of a stream, {name}", spread(silences))
-    report.row("the front before", outcome.before)
+    before, meanwhile = outcome.of(disturbed=False), outcome.of(disturbed=True)
+    return Tally(
+        outcome.wrong,
+        n_requests=len(outcome.histories),
+        took=outcome.took,
+        first_before=[*map(first_text_s, before)],
+        first_meanwhile=[*map(first_text_s, meanwhile)],
+        silences_before=[*map(longest_silence_s, before)],
+        silences_meanwhile=[*map(longest_silence_s, meanwhile)],
+        fronts=[Change(outcome.before, after)],
+    )
+
+
+def _told(report: Report, tally: Tally) -> Report:
+    report.row("requests", tally.n_requests)
+    if tally.took:
+        report.row("the command", spread(tally.took))
+    report.row("first text, before", spread(tally.first_before))
+    report.row("longest silence of a stream, before", spread(tally.silences_before))
+    report.row("first text, meanwhile", spread(tally.first_meanwhile))
+    report.row("longest silence of a stream, meanwhile", spread(tally.silences_meanwhile))
+    before, after = most_grown(tally.fronts)
+    report.row("the front before", before)
     report.row("the front after", after)
-    report.wrong += outcome.wrong
+    report.wrong += tally.wrong
     return report
 
 

@@ -45,7 +45,7 @@ from engine_worker.tuning import H100
 K = 64
 """Tokens that are found of each row."""
 
-MIN_ROWS = H100.least_device_top_k_rows
+MIN_ROWS = H100.device_top_k.least_rows
 """Rows of a step."""
 
 WIDEST = 1 << 14

@@ -24,8 +24,8 @@ from engine_worker.backend.candidates import (
 from engine_worker.backend.llama.bindings import INT, INT64, POINTER, SIZE, Signatures, bind
 from engine_worker.tuning import H100
 
-MIN_THREADS = H100.least_host_top_k_threads
-MIN_ROWS = H100.least_host_top_k_rows
+MIN_THREADS = H100.host_top_k.least_threads
+MIN_ROWS = H100.host_top_k.least_rows
 """Rows of a step."""
 
 _F32 = 0

@@ -57,7 +57,7 @@ def test_a_state_that_cannot_be_cut_has_no_drafts_and_no_consecutive_slots(unifi
 
 def test_drafts_are_chosen_for_a_stretch_where_the_device_has_all_layers() -> None:
     chosen = [profile_of(facts(n_gpu_layers=n)).drafting for n in (0, 2, 4)]
-    assert chosen == [Drafting.PER_STEP, Drafting.PER_STEP, Drafting.PER_STRETCH]
+    assert chosen == [Drafting.ANY_LENGTH, Drafting.ANY_LENGTH, Drafting.ONE_LENGTH]
 
 
 def test_work_overlaps_and_copies_have_a_least_length_only_beside_a_device() -> None:

@@ -1,7 +1,6 @@
 """The masks of a step: those of each guide alone, computed after the step has begun."""
 
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -104,7 +103,11 @@ def walked(data: st.DataObject, guides: list[Guide], n_steps: int) -> None:
 def test_masks_of_any_step_are_those_of_each_guide_alone(
     data: st.DataObject, overlaps: bool
 ) -> None:
-    step = StepMasks(Device(overlaps=overlaps, n_threads=3))  # type: ignore[arg-type]
+    compare_any_steps(data, StepMasks(Device(overlaps=overlaps, n_threads=3)))  # type: ignore[arg-type]
+
+
+def compare_any_steps(data: st.DataObject, step: StepMasks) -> None:
+    """The masks of three steps after any tokens with those of each guide alone."""
     step._n_threads = 3
     compiled = [matcher(schema(one)) for one in data.draw(st.lists(schemas, min_size=1))]
     pairs = []
@@ -214,31 +217,6 @@ def test_grammars_share_the_lanes_that_are_kept(
     assert len({id(guide.matcher.lexer) for guide in guides}) == 2  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("masks", [True], indirect=True, ids=["beside a device"])
-def test_masks_that_were_not_foreseen_do_not_wait_for_foreseen_ones(
-    masks: StepMasks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    guides = [Guide(matcher(WORDS), TOKENIZER.n_words) for _ in range(2)]
-    for guide in guides:
-        guide.masks(())
-        guide.read(b"a")
-    may_go_on = threading.Event()
-    compute = llg.MaskThreads._compute
-
-    def slow(
-        self: llg.MaskThreads, rows: list[Any], words: MaskWords, tell: Callable[[], None]
-    ) -> None:
-        tell()
-        assert may_go_on.wait(60.0)
-        compute(self, rows, words)
-
-    monkeypatch.setattr(llg.MaskThreads, "_compute", slow)
-    masks.foresee(guides[:1])
-    masks.begin([Wanted(guide) for guide in guides])  # would wait for ever
-    may_go_on.set()
-    assert len(masks.take()) == 2
-
-
 def test_the_reading_of_the_vocabulary_leaves_time_for_lanes(
     compiler: Compiler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,68 +309,6 @@ def test_needed_masks_are_computed_after_the_step_has_begun_and_before_its_logit
         assert notes == ["masks", "logits"] * (len(notes) // 2)
     else:
         assert notes == ["begin", "masks", "logits"] * (len(notes) // 3)
-
-
-def test_all_masks_of_a_step_are_computed_at_once_and_foreseen_ones_not_again(
-    masks: StepMasks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    computed: list[int] = []
-    compute = llg.MaskThreads._compute
-
-    def noted(self: llg.MaskThreads, rows: list[Any], *arguments: Any) -> None:
-        computed.append(len(rows))
-        compute(self, rows, *arguments)
-
-    monkeypatch.setattr(llg.MaskThreads, "_compute", noted)
-    guides = [Guide(matcher(WORDS), TOKENIZER.n_words) for _ in range(3)]
-    masks.begin([Wanted(guide) for guide in guides])
-    masks.take()
-    for guide in guides:
-        guide.read(b"a")
-    masks.foresee(guides[:2])
-    masks.begin([Wanted(guide) for guide in guides])
-    found = masks.take()
-    after_a_letter = [ord(" "), *LETTERS, END]
-    assert [tokens_of(mask) for (mask,) in found if mask is not None] == [after_a_letter] * 3
-    assert computed == ([3, 2, 1] if masks._overlaps else [3, 3])
-
-
-def test_no_mask_is_computed_after_a_token_that_was_forced(
-    masks: StepMasks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def compute(self: llg.MaskThreads, rows: list[Any], *_: Any) -> None:
-        assert not rows
-
-    guide = Guide(matcher(schema({"const": "only this"})), TOKENIZER.n_words)
-    monkeypatch.setattr(llg.MaskThreads, "_compute", compute)
-    read = []
-    while not guide.is_complete:
-        masks.begin([Wanted(guide)])
-        ((mask,),) = masks.take()
-        assert mask is not None
-        (token,) = tokens_of(mask)
-        assert guide.read((token,))
-        masks.foresee([guide])
-        read.append(token)
-    assert bytes(read) == b'"only this"'
-
-
-def test_a_sequence_that_ends_before_its_foreseen_mask_is_taken_disturbs_no_other(
-    masks: StepMasks,
-) -> None:
-    gone, left = (Guide(matcher(WORDS), TOKENIZER.n_words) for _ in range(2))
-    for guide in (gone, left):
-        guide.masks(())
-        guide.read(b"a")
-    masks.foresee([gone, left])
-    del gone
-    masks.begin([])
-    assert masks.take() == []
-    assert left.read(b"a")
-    masks.begin([Wanted(left)])
-    ((mask,),) = masks.take()
-    assert mask is not None
-    assert tokens_of(mask) == [ord(" "), *LETTERS, END]
 
 
 def asked(number: int, **fields: Any) -> Generate:

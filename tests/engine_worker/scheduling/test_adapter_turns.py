@@ -8,6 +8,7 @@ from engine_worker.backend.fake.vocabulary import tokenize
 from engine_worker.backend.port import Batch
 from engine_worker.scheduling.adapter_turns import AdapterTurns
 from engine_worker.scheduling.plan import Plan
+from engine_worker.scheduling.turns import AllAtOnce
 from gpufc.adapters import Adapters, AdapterUse
 from gpufc.config import BackendKind, KvUnified, ModelConfig
 from tests.engine_worker.engine.engine_runs import EngineRun
@@ -20,7 +21,7 @@ NOTHING = Plan([], [], [])
 
 
 def test_without_adapters_every_sequence_has_every_turn() -> None:
-    turns = AdapterTurns()
+    turns = AdapterTurns(AllAtOnce())
     sequences = [sequence(spec(number)) for number in (1, 2)]
     for each in sequences:
         turns.arrived(each)
@@ -29,7 +30,7 @@ def test_without_adapters_every_sequence_has_every_turn() -> None:
 
 
 def test_each_set_of_adapters_has_a_step_in_turn() -> None:
-    turns = AdapterTurns()
+    turns = AdapterTurns(AllAtOnce())
     chosen = [A, (), B, A, HALF]
     sequences = [sequence(spec(n, adapters=a)) for n, a in enumerate(chosen, 1)]
     for each in sequences:
@@ -44,7 +45,7 @@ def test_each_set_of_adapters_has_a_step_in_turn() -> None:
 
 
 def test_a_set_without_sequences_loses_its_turn() -> None:
-    turns = AdapterTurns()
+    turns = AdapterTurns(AllAtOnce())
     one, other = sequence(spec(1, adapters=A)), sequence(spec(2, adapters=B))
     for each in (one, other):
         turns.arrived(each)

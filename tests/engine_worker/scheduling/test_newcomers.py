@@ -7,7 +7,7 @@ from msgspec import structs
 
 from engine_worker.backend.fake.backend import FakeBackend, expected_tokens
 from engine_worker.backend.fake.vocabulary import tokenize
-from engine_worker.scheduling import newcomers, policies
+from engine_worker.scheduling import newcomers
 from engine_worker.scheduling.policies import scheduler_for
 from engine_worker.scheduling.scheduler import Scheduler
 from engine_worker.scheduling.step_costs import StepCosts
@@ -140,7 +140,7 @@ def test_prompts_without_end_leave_a_crowd_most_of_its_rate(
     monkeypatch: pytest.MonkeyPatch, n_prompt: int, n_out: int, at_once: int
 ) -> None:
     with_newcomers_first = _crowd_tokens(n_prompt, n_out, at_once)
-    monkeypatch.setattr(policies, "NewcomersFirst", lambda inner, **_: inner)
+    monkeypatch.setattr(newcomers.NewcomersFirst, "over", lambda inner, *_: inner)
     assert with_newcomers_first >= 0.6 * _crowd_tokens(n_prompt, n_out, at_once)
 
 

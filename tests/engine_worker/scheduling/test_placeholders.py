@@ -14,7 +14,7 @@ from tests.engine_worker.scheduling.device_planner import fixed_pass_planner, ru
 from tests.engine_worker.scheduling.plans import computed, slots_of, step
 from tests.engine_worker.text.sequences import END, N_VOCAB, sequence, spec
 
-LEAST_RUNNING, MOST_ROWS = H100.least_with_placeholders, H100.most_placeholder_rows
+LEAST_RUNNING, MOST_ROWS = H100.placeholders.least_rows, H100.placeholders.most_rows
 
 
 def rows(plan: Plan) -> list[Placeholder]:

@@ -55,7 +55,7 @@ def steps_until(speculator: PerStretchSpeculator, length: int, tokens: list[int]
 
 
 def test_it_is_the_policy_for_drafting_per_stretch() -> None:
-    speculator = speculator_for(Drafting.PER_STRETCH, ScriptedDrafter(), GPU)
+    speculator = speculator_for(Drafting.ONE_LENGTH, ScriptedDrafter(), GPU)
     assert isinstance(speculator, PerStretchSpeculator)
 
 

@@ -24,5 +24,5 @@ def test_without_a_drafter_nothing_is_drafted(drafting: Drafting) -> None:
 
 
 def test_the_chosen_policy_weighs_the_costs_that_it_was_given() -> None:
-    speculator = speculator_for(Drafting.PER_STEP, ScriptedDrafter(assumed=0.99), COSTS)
+    speculator = speculator_for(Drafting.ANY_LENGTH, ScriptedDrafter(assumed=0.99), COSTS)
     assert speculator.draft_all([DraftRequest(RequestNo(1), [0], 5, 5)], n_decoding=1) == [[1] * 5]
