@@ -21,7 +21,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
-from tests.chaos.history import Expected, History, check
+from tests.chaos.history import Expected, check
 from tests.chaos.load import Ask, ask_real, run_ask
 from tests.chaos.report import Report, reporting, say, spread
 from tests.chaos.rig import Rig, rig, stop_and_look
@@ -168,12 +168,7 @@ async def _probe(one: Rig, tally: Tally, number: int) -> float:
     ask = ask_real(f"{number} gardens and", N_TOKENS, cache_prompt=False)
     history = await run_ask(one.session, one.url, ask, f"short {number}")
     tally.wrong += [f"{history.name}: {item}" for item in check(history)]
-    return _first_s(history)
-
-
-def _first_s(history: History) -> float:
-    at = history.events[0].at if history.events else history.ended_at or history.started_at
-    return at - history.started_at
+    return history.first_s
 
 
 async def _send(one: Rig, tally: Tally, seeds: list[int]) -> None:
