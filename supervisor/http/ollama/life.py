@@ -72,7 +72,4 @@ def seconds_of(keep_alive: object) -> float | None:
 
 def is_over(keep_alive: object) -> bool:
     """Whether a duration is zero: a number of seconds, or a text such as `0`, `0s` or `0h0m`."""
-    if isinstance(keep_alive, str) and len(keep_alive) <= MOST_CHARS:
-        numbers = _NUMBER.findall(keep_alive)
-        return bool(numbers) and all(float(number) == 0 for number in numbers)
-    return isinstance(keep_alive, int | float) and keep_alive == 0
+    return seconds_of(keep_alive) == 0
