@@ -10,6 +10,7 @@ A lane has a service, clients and processors of its own: lanes do not disturb ea
 
 import asyncio
 import collections
+import json
 import multiprocessing
 import os
 import random
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
+from gpufc.config import LimitsConfig
 from tests.chaos.history import Expected, check
 from tests.chaos.load import Ask, ask_real, run_ask
 from tests.chaos.report import Report, reporting, say, spread
@@ -34,6 +36,8 @@ N_PROBES = 20
 """Short prompts before the hostile ones."""
 N_TOKENS = 2
 LEAST_BYTES, MOST_BYTES = 1 << 20, 4 << 20
+MOST_JSON_BYTES = LimitsConfig().max_body_bytes - 1024
+"""Of a prompt, beside the other fields of its body."""
 CORES = 2
 """Processors of a lane, at least: fewer would make the other client wait for the hostile ones."""
 PART_PROMPTS = 60
@@ -182,6 +186,12 @@ async def _send(one: Rig, tally: Tally, seeds: list[int]) -> None:
 
 
 def _prompt(seed: int) -> str:
-    """One text whose UTF-8 has between the lengths."""
+    """One text whose UTF-8 has between the lengths, or as much of it as a body may have: some
+    characters are six times as long in JSON."""
     size = random.Random(seed).randint(LEAST_BYTES, MOST_BYTES)
-    return text(seed, SPECIAL, size, size).encode()[:size].decode("utf-8", "ignore")
+    prompt = text(seed, SPECIAL, size, size).encode()[:size].decode("utf-8", "ignore")
+    n_chars = len(prompt)
+    while (n_bytes := len(json.dumps(prompt))) > MOST_JSON_BYTES:
+        n_chars = n_chars * MOST_JSON_BYTES // n_bytes
+        prompt = prompt[:n_chars]
+    return prompt

@@ -62,7 +62,7 @@ class Rig:
             if holds(found):
                 return found
             if time.monotonic() > deadline:
-                raise Missed(f"not within {timeout_s:.0f} s: {why}")
+                raise Missed(f"not within {timeout_s:.0f} s: {why}; {_seen(found)}")
             await asyncio.sleep(poll_s)
 
     async def until_ready(self, after: int = -1, timeout_s: float = 60.0) -> dict[str, Any]:
@@ -129,6 +129,14 @@ def worker(figures: Figures) -> dict[str, Any]:
     """The only worker's row."""
     row: dict[str, Any] = figures["workers"][0]
     return row
+
+
+def _seen(figures: Figures) -> str:
+    """What a wait that has ended in vain saw last."""
+    workers = ", ".join(f"{row['name']} {row['state']}" for row in figures["workers"])
+    n_running, n_waiting = occupancy(figures)
+    status = figures["front"]["condition"]["status"]
+    return f"workers {workers}; {n_running} running, {n_waiting} waiting; front {status}"
 
 
 def is_ready(figures: Figures) -> bool:
