@@ -22,6 +22,9 @@ POLL_S = 0.002
 READY_POLL_S = 0.02
 """Between looks for readiness. A worker that loads needs the processor that looks would take."""
 SURVIVE_S = 2.0
+PATIENCE_S = 180.0
+"""With a worker that starts. It guards against a hang: on a machine with twenty times more work
+than cores, a start takes more than a minute."""
 
 Figures = dict[str, Any]
 
@@ -65,7 +68,7 @@ class Rig:
                 raise Missed(f"not within {timeout_s:.0f} s: {why}; {_seen(found)}")
             await asyncio.sleep(poll_s)
 
-    async def until_ready(self, after: int = -1, timeout_s: float = 60.0) -> dict[str, Any]:
+    async def until_ready(self, after: int = -1, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
         """The worker's row, once an epoch later than `after` serves."""
         found = await self.until(
             lambda now: is_ready(now) and worker(now)["epoch"] > after,
@@ -78,7 +81,7 @@ class Rig:
     async def until_idle(self) -> Figures:
         """Nothing runs or waits, and a worker is ready."""
         return await self.until(
-            lambda now: is_ready(now) and occupancy(now) == (0, 0), "idle and ready"
+            lambda now: is_ready(now) and occupancy(now) == (0, 0), "idle and ready", PATIENCE_S
         )
 
     def once(self) -> Path:
