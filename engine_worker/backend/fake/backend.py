@@ -90,7 +90,8 @@ class FakeBackend:
         self._leaked: list[bytes] = []
         cells = config.kv_cells or config.n_ctx * n_sequences
         self._room = cells if _is_unified(config) else cells // n_sequences
-        self._n_batch = max(config.batch_tokens or BATCH_TOKENS, n_sequences)
+        n_batch = max(BATCH_TOKENS, n_sequences + BATCH_TOKENS // 2)
+        self._n_batch = max(config.batch_tokens or n_batch, n_sequences)
         self._slots: list[list[_Cell]] = [[] for _ in range(n_sequences)]
         self._lost = [0] * n_sequences  # by slot, positions whose cells other slots have taken
         self._n_used = 0
