@@ -38,7 +38,7 @@ async def done_reason(request: web.Request, model: str, keep_alive: object) -> s
 def keep(request: web.Request, model: str, keep_alive: object) -> None:
     """Let the model stay as long as a request wishes. A text that is no duration is no wish.
 
-    The wish of a key without the scope `admin` does not shorten the configured time: the requests
+    The wish of a key without the scope `admin` does not shorten the time that it has: the requests
     of other keys would wait for the model's next load."""
     roster = services(request).roster
     if roster is not None:
