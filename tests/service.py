@@ -20,7 +20,8 @@ from supervisor.runtime_dir import RuntimeDir
 T = TypeVar("T")
 
 COMMAND = [sys.executable, "-c", "from supervisor.cli import main; main()"]
-START_S = 60.0
+START_S = 180.0
+"""Guards against a hang: a start takes over a minute where there is far more work than cores."""
 
 
 def wait_for(what: Callable[[], T], timeout_s: float = 60.0, why: str = "") -> T:
