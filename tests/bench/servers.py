@@ -20,6 +20,7 @@ import psutil
 from msgspec import Struct
 
 from gpufc.errors import StartError
+from tests.endings import unwound
 
 START_S = 120.0
 STOP_S = 20.0
@@ -167,7 +168,7 @@ class Running:
 @contextlib.contextmanager
 def running(server: Server, setting: Setting) -> Iterator[Running]:
     """Run a server, from readiness on. Raises `StartError`."""
-    with tempfile.TemporaryDirectory(prefix="gb", dir="/tmp") as name:
+    with unwound(), tempfile.TemporaryDirectory(prefix="gb", dir="/tmp") as name:
         folder, port = Path(name), _free_port()
         log = folder / "out"
         with log.open("wb") as out:
