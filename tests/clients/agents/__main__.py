@@ -1,8 +1,8 @@
 """Runs agents against the real model, or the scripted engine, and tells what each one did.
 
     python -m tests.clients.agents [--environments FOLDER] [--results tests/clients/RESULTS.md]
-                                   [--scripted] [--one-tool] [--most N] [--n-ctx N]
-                                   [--record FOLDER]
+                                   [--scripted] [--model MODEL.gguf] [--one-tool] [--most N]
+                                   [--n-ctx N] [--record FOLDER]
                                    [AGENT …]
 
 Each agent has an environment of its own in FOLDER, which is kept, and a new home, which
@@ -100,6 +100,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--record", type=Path)
     parser.add_argument("--results", type=Path)
     parser.add_argument("--scripted", action="store_true", help="not the real model")
+    parser.add_argument("--model", type=Path, help="else the demo model")
     parser.add_argument("--one-tool", action="store_true", help="shorter prompts")
     parser.add_argument("--most", type=int, help="tokens of an answer; the agent's own limit")
     parser.add_argument("--n-ctx", type=int, default=65536, help="the scripted engine: bytes")
@@ -109,7 +110,7 @@ def main(arguments: list[str]) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as made:
         options.environments = options.environments or Path(made)
-        model = longer(demo_model.find(), Path(made), options.n_ctx)
+        model = longer(options.model or demo_model.find(), Path(made), options.n_ctx)
         config = Path(made) / "gpufc.toml"
         config.write_text(
             f'model_path = "{model}"\nn_ctx = {options.n_ctx}\naliases = "claude-*"\n'
