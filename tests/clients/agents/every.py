@@ -76,7 +76,8 @@ AGENTS: Mapping[str, Agent] = {
         connect="qwen-code",
         only=(
             *("--core-tools", "read_file", "--system-prompt", "Use your tool, then answer."),
-            *("--exclude-tools", "agent", "send_message", "skill", "task_stop", "tool_search"),
+            *("--exclude-tools", "agent", "ask_user_question", "exit_plan_mode"),
+            *("send_message", "skill", "task_stop", "tool_search"),
         ),
     ),
     "copilot": Agent(
