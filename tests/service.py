@@ -168,14 +168,17 @@ class Service:
         )
 
     def end(self) -> None:
-        """Stop it the way an operator would, and not more kindly if that does not work."""
+        """Stop it the way an operator would, and not more kindly if that does not work, or if a
+        signal ends the wait."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(15)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait(5)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(15)
+            finally:
+                if self.process.poll() is None:
+                    self.process.kill()
+                    self.process.wait(5)
 
 
 class Gains:

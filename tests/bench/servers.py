@@ -242,10 +242,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         children = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(STOP_S)
-    for child in children:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+    finally:  # also if a signal has ended the wait
+        if process.poll() is None:
+            process.kill()
+            process.wait(STOP_S)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
