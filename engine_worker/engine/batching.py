@@ -19,15 +19,17 @@ def batch_of(plan: Plan) -> Batch:
     """All tokens of a plan, in the order of its work."""
     batch = Batch([], [], [], [], adapters=_adapters(plan))
     for work in plan.work:
+        if isinstance(work, Decode) and work.is_one_token:  # most often, and a device waits
+            sequence = work.sequence
+            batch.tokens.append(sequence.tokens[-1])
+            batch.positions.append(sequence.n_computed)
+            batch.sequences.append(sequence.slot or 0)
+            batch.outputs.append(True)
+            continue
         slot, start = work.slot, work.position
         tokens, n_rows = work.tokens(), work.n_rows
         n_tokens = len(tokens)
         batch.tokens += tokens
-        if n_tokens == 1:  # the most frequent case, and a device waits meanwhile
-            batch.positions.append(start)
-            batch.sequences.append(slot)
-            batch.outputs.append(n_rows == 1)
-            continue
         batch.positions += range(start, start + n_tokens)
         batch.sequences += [slot] * n_tokens
         batch.outputs += [False] * (n_tokens - n_rows)
@@ -80,32 +82,30 @@ def _chooses(work: Work) -> TypeGuard[Decode | Chunk]:
     return isinstance(work, Decode) or (isinstance(work, Chunk) and work.is_last)
 
 
-def picks(
-    work: Work, padding: Pick, guides_masks: Iterator[list[MaskWords | None]]
-) -> Iterator[Pick]:
+def picks(work: Work, padding: Pick, guides_masks: Iterator[list[MaskWords | None]]) -> list[Pick]:
     """A pick for each row of work: for the token after the last computed one, and after each guess;
     `padding` for a row from which no token is chosen. `guides_masks` goes on with those of the next
     guide of `guided`."""
     if not _chooses(work):
-        yield from [padding] * work.n_rows
-        return
-    if isinstance(work, Chunk):
-        yield from [padding] * (work.n_rows - 1)
+        return [padding] * work.n_rows
     sequence, draft, guide = work.sequence, work.draft, work.sequence.guide
-    history = [*sequence.tokens, *draft] if draft else sequence.tokens
-    masks = [None] * (1 + len(draft)) if guide is None else next(guides_masks)
-    if sequence.rule_mask is not None:
-        masks = sequence.rule_mask.over(masks, sequence.n_generated)
-    for at, mask in enumerate(masks):
-        yield Pick(
-            sequence.sampler,
-            history,
-            len(sequence.tokens) + at,
-            sequence.spec.choice,
-            sequence.n_generated + at,
-            mask,
-            _check_of(sequence, at, mask),
-        )
+    tokens, choice = sequence.tokens, sequence.spec.choice
+    n_known, n_generated = len(tokens), sequence.n_generated
+    if not draft and guide is None and sequence.rule_mask is None:  # most often
+        found = [Pick(sequence.sampler, tokens, n_known, choice, n_generated)]
+    else:
+        history = [*tokens, *draft] if draft else tokens
+        masks = [None] * (1 + len(draft)) if guide is None else next(guides_masks)
+        if sequence.rule_mask is not None:
+            masks = sequence.rule_mask.over(masks, n_generated)
+        found = [
+            Pick(
+                *(sequence.sampler, history, n_known + at, choice, n_generated + at, mask),
+                _check_of(sequence, at, mask),
+            )
+            for at, mask in enumerate(masks)
+        ]
+    return [*[padding] * (work.n_rows - 1), *found] if isinstance(work, Chunk) else found
 
 
 def _check_of(sequence: Sequence, at: int, mask: MaskWords | None) -> Guide | None:

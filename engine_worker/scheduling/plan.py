@@ -61,6 +61,10 @@ class Decode(Struct, frozen=True):
         return self.sequence.n_computed
 
     @property
+    def is_one_token(self) -> bool:
+        return self.n_known == 1 and not self.draft
+
+    @property
     def n_tokens(self) -> int:
         return self.n_known + len(self.draft)
 

@@ -117,7 +117,7 @@ class Sequence:
     @property
     def is_decoding(self) -> bool:
         """Whether the tokens to compute are the last chosen one and those forced after it."""
-        return len(self.tokens) == self.n_computed + 1 + self.n_jumped
+        return len(self.tokens) - self.n_computed == 1 + self.n_jumped
 
     @property
     def n_to_checkpoint(self) -> int:
