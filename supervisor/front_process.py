@@ -1,4 +1,4 @@
-"""The attributes of a front's process: signals, core files, orphans, logs.
+"""The attributes of a front's process: signals, core files, threads, orphans, logs.
 
 Each front sets them before it serves, also a front that takes over from another one.
 """
@@ -8,7 +8,9 @@ import contextlib
 import os
 import resource
 import signal
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,6 +33,10 @@ ENDING = (signal.SIGQUIT,)
 
 LOOK_S = 0.5
 
+MOST_THREADS = 32
+MORE_THREADS = 4
+"""For calls that block: as many as there are cores and these, as in asyncio's own pool."""
+
 
 def confine() -> None:
     """Leave no core file, hide /proc/PID from other processes of the user, adopt orphans, and
@@ -43,6 +49,23 @@ def confine() -> None:
     prctl.set_dumpable(False)
     prctl.adopt_orphans()
     signals.ignore_stray()
+
+
+def start_threads() -> None:
+    """Start all threads of the running loop's `to_thread` now, by the name `blocking`.
+
+    The loop's own pool starts one whenever more calls block at once than ever before. The system
+    may refuse it then, and the front's number of threads grows as if it leaked.
+    """
+    n_threads = min(MOST_THREADS, (os.cpu_count() or 1) + MORE_THREADS)
+    executor = ThreadPoolExecutor(n_threads, thread_name_prefix="blocking")
+    asyncio.get_running_loop().set_default_executor(executor)
+    all_run = threading.Barrier(n_threads)
+    try:
+        for _ in range(n_threads):
+            executor.submit(all_run.wait)
+    except RuntimeError:  # the system refuses a thread: those that there are will do
+        all_run.abort()
 
 
 def attend_signals(

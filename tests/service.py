@@ -16,11 +16,13 @@ import psutil
 
 from supervisor.control.client import ControlClient, NotRunning
 from supervisor.runtime_dir import RuntimeDir
+from tests.endings import unwound
 
 T = TypeVar("T")
 
 COMMAND = [sys.executable, "-c", "from supervisor.cli import main; main()"]
-START_S = 60.0
+START_S = 180.0
+"""Guards against a hang: a start takes over a minute where there is far more work than cores."""
 
 
 def wait_for(what: Callable[[], T], timeout_s: float = 60.0, why: str = "") -> T:
@@ -167,14 +169,17 @@ class Service:
         )
 
     def end(self) -> None:
-        """Stop it the way an operator would, and not more kindly if that does not work."""
+        """Stop it the way an operator would, and not more kindly if that does not work, or if a
+        signal ends the wait."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(15)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait(5)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(15)
+            finally:
+                if self.process.poll() is None:
+                    self.process.kill()
+                    self.process.wait(5)
 
 
 class Gains:
@@ -223,13 +228,14 @@ def service(
     """A running service; with `ready`, one that has loaded its model. `cgroup` is the file in which
     the members of its cgroup are written. `prefix` is a command that executes its arguments.
     `output` is the descriptor for standard output and error instead of a file."""
-    running = Service(runtime_dir, list(arguments), environ or {}, cgroup, prefix, output)
-    try:
-        if ready:
-            running.wait_ready()
-        yield running
-    finally:
-        running.end()
+    with unwound():
+        running = Service(runtime_dir, list(arguments), environ or {}, cgroup, prefix, output)
+        try:
+            if ready:
+                running.wait_ready()
+            yield running
+        finally:
+            running.end()
 
 
 async def sse_events(response: aiohttp.ClientResponse) -> list[str]:

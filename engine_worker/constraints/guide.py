@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from engine_worker.backend.candidates import MaskWords
+from engine_worker.constraints.refusals import Refusals
 
 
 class Matcher(Protocol):
@@ -14,6 +15,7 @@ class Matcher(Protocol):
     @property
     def is_complete(self) -> bool: ...
     def consume(self, tokens: Sequence[int]) -> int: ...
+    def allows(self, token: int) -> bool: ...
     def rollback(self, n_tokens: int) -> None: ...
     def forced(self) -> list[int]: ...
     def mask(self) -> MaskWords: ...
@@ -32,6 +34,7 @@ class Guide:
         self._n_words = n_words
         self._forced: list[int] | None = None
         self._is_choosing = False
+        self.refusals = Refusals()
 
     def read(self, tokens: Sequence[int]) -> bool:
         """Go on after these tokens. False if the constraint does not allow them."""
@@ -54,6 +57,13 @@ class Guide:
         if self._forced is None:
             self._forced = self._matcher.forced()
         return self._forced
+
+    def allows(self, token: int) -> bool:
+        """Whether the next token may be this one, told without a mask. Where none is forced, a
+        token that is allowed here is in the mask; `llg.Matcher.allows` says which may be missing.
+        Reads no token.
+        """
+        return self._matcher.allows(token)
 
     @property
     def is_choosing(self) -> bool:

@@ -147,6 +147,16 @@ class Matcher:
                 self._states.append(state)
         return n_read
 
+    def allows(self, token: int) -> bool:
+        """Whether the mask of the next token has this one, where no token is `forced`.
+
+        No digit after too many is allowed here, though the mask has digits where nothing else may
+        follow.
+        """
+        if self._has_too_many_digits and digits.begins_with_digit(self._tokenizer.pieces[token]):
+            return False
+        return not self._inner.is_error() and self._inner.validate_tokens([token]) == 1
+
     def rollback(self, n_tokens: int) -> None:
         """Forget the last tokens."""
         if n_tokens:
@@ -169,13 +179,17 @@ class Matcher:
         self._settle(words)
         return words
 
+    @property
+    def _has_too_many_digits(self) -> bool:
+        return self._states is not None and self._states[-1] >= digits.MAX_DIGITS
+
     def _settle(self, words: MaskWords) -> None:
         """Complete a mask that has been computed. It is empty if the matcher has met a limit, and
         has no digit after too many, if anything else is allowed."""
         if self._inner.is_error():
             self.lexer.is_broken = True
             words[:] = 0
-        elif self._states is not None and self._states[-1] >= digits.MAX_DIGITS:
+        elif self._has_too_many_digits:
             ending = words & self._tokenizer.without_digits
             if ending.any():
                 words[:] = ending

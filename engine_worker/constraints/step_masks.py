@@ -1,6 +1,8 @@
-"""The masks of one step's rows, computed at once while a device computes the step."""
+"""The masks of one step's rows: ahead, while a device computes the step, or once a free choice has
+been refused. The masks of several rows are computed at the same time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,11 +19,17 @@ MAX_THREADS = 16
 CORES_IN_USE = 2
 """Cores that the engine thread and the front keep busy while a device computes."""
 
-Wanted = tuple[Guide, Sequence[int]]
-"""A guide and the draft after which it is asked for masks."""
-
 Masks = list[list[MaskWords | None]]
-"""For each guide what `Guide.masks` returns."""
+"""For each guide what `Guide.masks` returns, or None for a mask that was not computed."""
+
+
+class Wanted(NamedTuple):
+    """A guide of a step, and the draft after which it is asked for masks. A mask that is not needed
+    is computed only if a token was forced, or if free choices were refused often."""
+
+    guide: Guide
+    draft: Sequence[int] = ()
+    is_needed: bool = True
 
 
 def mask_threads(backend: Backend) -> int:
@@ -38,18 +46,18 @@ class StepMasks:
     """Belongs to the engine thread.
 
     Invariant: from `begin` to `take` other threads may use the guides, and the engine thread does
-    not. The masks are rows of an array, which the next `begin` writes again. A step without guides
-    costs nothing, and threads start with the first guide.
+    not. The masks are rows of two arrays, which the next `begin` and `compute` write again. A step
+    without masks costs nothing, and threads start with the first one.
     """
 
     def __init__(self, backend: Backend) -> None:
         n_words = -(-backend.facts.n_vocab // 32)
-        self._memory = np.empty((0, n_words), np.int32)
+        self._memory = self._memory_refused = np.empty((0, n_words), np.int32)
         self._n_threads = mask_threads(backend)
         self._overlaps = profile_of(backend.facts).overlaps
         self._threads: MaskThreads | None = None
         self._wanted: Sequence[Wanted] = ()
-        self._first: dict[Guide, MaskWords] = {}  # the next row's, of each guide
+        self._first: dict[Guide, MaskWords] = {}  # the next row's, of guides
         self._waits: list[Callable[[], None]] = []
 
     def foresee(self, guides: Sequence[Guide]) -> None:
@@ -63,7 +71,11 @@ class StepMasks:
         Returns at once beside a device, otherwise when the masks are there.
         """
         self._wanted = wanted
-        missing = [guide for guide, _ in wanted if guide not in self._first]
+        missing = [
+            one.guide
+            for one in wanted
+            if one.guide not in self._first and (one.is_needed or self._pays_ahead(one.guide))
+        ]
         if missing:
             self._memory = of_rows(len(missing), self._memory)
             rows = self._with_rows(missing, self._memory)
@@ -73,9 +85,26 @@ class StepMasks:
         """Wait for the masks that were begun, in the order of the guides."""
         for wait in self._waits:
             wait()
-        masks = [_masks_of(*wanted, self._first.get(wanted[0])) for wanted in self._wanted]
+        masks = [_masks_of(wanted, self._first.get(wanted.guide)) for wanted in self._wanted]
         self._waits, self._first, self._wanted = [], {}, ()
         return masks
+
+    def compute(self, guides: Sequence[Guide]) -> list[MaskWords]:
+        """The masks of guides of which none forces a token, at once. Called after `take`."""
+        memory = self._memory_refused = of_rows(len(guides), self._memory_refused)
+        rows = _by_lexer(zip(guides, range(len(guides)), strict=True))
+        if rows:
+            self._mask_threads().fill(rows, memory)
+        found = {row for _, row in rows}
+        return [
+            memory[row] if row in found else guide.matcher.mask()
+            for row, guide in enumerate(guides)
+        ]
+
+    def _pays_ahead(self, guide: Guide) -> bool:
+        """Whether a mask that may not be needed is computed all the same. A CPU computes nothing
+        ahead: no time is free meanwhile."""
+        return self._overlaps and guide.refusals.are_frequent
 
     def _with_rows(self, guides: Sequence[Guide], words: MaskWords) -> list[tuple[Guide, int]]:
         """The guides whose masks can be computed at once, with the rows that these get."""
@@ -85,25 +114,36 @@ class StepMasks:
         return found
 
     def _compute(self, guides: Sequence[tuple[Guide, int]], words: MaskWords) -> None:
-        rows = [(guide.matcher, row) for guide, row in guides if isinstance(guide.matcher, Matcher)]
+        rows = _by_lexer(guides)
         if not rows:
             return
+        threads = self._mask_threads()
+        if self._overlaps:
+            self._waits.append(threads.begin(rows, words))
+        else:
+            threads.fill(rows, words)
+
+    def _mask_threads(self) -> MaskThreads:
         if self._threads is None:
             self._threads = MaskThreads(self._n_threads)
-        rows.sort(key=lambda one: id(one[0].lexer))
-        if self._overlaps:
-            self._waits.append(self._threads.begin(rows, words))
-        else:
-            self._threads.fill(rows, words)
+        return self._threads
 
 
-def _masks_of(
-    guide: Guide, draft: Sequence[int], first: MaskWords | None
-) -> list[MaskWords | None]:
+def _by_lexer(guides: Iterable[tuple[Guide, int]]) -> list[tuple[Matcher, int]]:
+    """The matchers whose masks threads can compute, neighbours with one lexer side by side."""
+    rows = [(guide.matcher, row) for guide, row in guides if isinstance(guide.matcher, Matcher)]
+    rows.sort(key=lambda one: id(one[0].lexer))
+    return rows
+
+
+def _masks_of(wanted: Wanted, first: MaskWords | None) -> list[MaskWords | None]:
     """The masks for the rows of a sequence, the first of which may have been computed."""
+    guide, draft, is_needed = wanted
     if first is not None and guide.forced:
         allow_only(guide.forced[0], first)
-    return guide.masks(draft, first) if draft or first is None else [first]
+    if first is None and (is_needed or guide.forced):
+        return guide.masks(draft)
+    return guide.masks(draft, first) if draft else [first]
 
 
 def of_rows(n_rows: int, memory: MaskWords) -> MaskWords:

@@ -1,6 +1,6 @@
 """From a plan to the batch that a backend computes, and to the rows that are chosen from. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TypeGuard
 
 from engine_worker.backend.candidates import MaskWords
@@ -47,18 +47,32 @@ def _adapters(plan: Plan) -> Adapters:
 
 
 def guided(plan: Plan) -> list[Wanted]:
-    """The guides that give masks to rows of the plan, in the order of its work."""
+    """The guides that rows of the plan have, in the order of its work."""
     return [
-        (work.sequence.guide, work.draft)
+        Wanted(work.sequence.guide, work.draft, is_needed=_needs_mask(work.sequence, work.draft))
         for work in plan.work
         if _chooses(work) and work.sequence.guide is not None
     ]
 
 
+def _needs_mask(sequence: Sequence, draft: Collection[int]) -> bool:
+    """Whether there must be a mask before a token is chosen: to choose within it, to check a token
+    behind a guess, or to tell the probabilities after sampling."""
+    wanted = sequence.spec.logprobs
+    tells_chances = wanted is not None and wanted.after_sampling
+    return bool(draft) or tells_chances or not sequence.draws_freely
+
+
 def guides_ahead(gained: Iterable[Sequence]) -> list[Guide]:
-    """The guides that the next plan most likely has, after a step in which these sequences gained
-    tokens."""
-    return [seq.guide for seq in gained if seq.guide is not None and seq.finish is None]
+    """The guides that most likely need a mask in the next step, after one in which these sequences
+    gained tokens."""
+    return [
+        seq.guide
+        for seq in gained
+        if seq.guide is not None
+        and seq.finish is None
+        and (not seq.draws_freely or seq.guide.refusals.are_frequent)
+    ]
 
 
 def _chooses(work: Work) -> TypeGuard[Decode | Chunk]:
@@ -77,10 +91,9 @@ def picks(
         return
     if isinstance(work, Chunk):
         yield from [padding] * (work.n_rows - 1)
-    sequence, draft = work.sequence, work.draft
-    n_picks = 1 + len(draft)
+    sequence, draft, guide = work.sequence, work.draft, work.sequence.guide
     history = [*sequence.tokens, *draft] if draft else sequence.tokens
-    masks = [None] * n_picks if sequence.guide is None else next(guides_masks)
+    masks = [None] * (1 + len(draft)) if guide is None else next(guides_masks)
     if sequence.rule_mask is not None:
         masks = sequence.rule_mask.over(masks, sequence.n_generated)
     for at, mask in enumerate(masks):
@@ -91,7 +104,21 @@ def picks(
             sequence.spec.choice,
             sequence.n_generated + at,
             mask,
+            _check_of(sequence, at, mask),
         )
+
+
+def _check_of(sequence: Sequence, at: int, mask: MaskWords | None) -> Guide | None:
+    """The guide that checks a token which is drawn freely, at this place behind the known tokens.
+
+    A forced token needs no free draw. A row behind a wrong guess has no mask, and no token of it is
+    taken.
+    """
+    guide = sequence.guide
+    if guide is None or not sequence.draws_freely:
+        return None
+    is_checked = not guide.forced if at == 0 else mask is not None
+    return guide if is_checked else None
 
 
 def padding_pick(n_vocab: int) -> Pick:

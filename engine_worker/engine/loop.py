@@ -19,14 +19,15 @@ from engine_worker.backend.profile import profile_of
 from engine_worker.constraints.foreseen_masks import ForeseenMasks
 from engine_worker.constraints.guide import Guide
 from engine_worker.engine.admission import sequence_of
-from engine_worker.engine.batching import batch_of, guided, guides_ahead, padding_pick, picks
+from engine_worker.engine.batching import batch_of
+from engine_worker.engine.choosing import Choosing
 from engine_worker.engine.drafting import Drafting
 from engine_worker.engine.embedding import EmbeddingTurn
 from engine_worker.engine.reporter import Emit, Reporter, StepCost, StepResult
 from engine_worker.engine.scoring import MAX_PROMPT_ROWS, Scorer
 from engine_worker.kv import edits, transfer
 from engine_worker.prompts.embedding_inputs import Wanted
-from engine_worker.sampling.batch import Pick, prepare, sampler_for
+from engine_worker.sampling.batch import Pick
 from engine_worker.sampling.samplers.breakers import BreakerStore
 from engine_worker.scheduling.plan import Chunk, Decode, Plan
 from engine_worker.scheduling.policies import max_jump, scheduler_for
@@ -117,12 +118,10 @@ class Engine:
         )
         self._embedding = EmbeddingTurn(backend, self._reporter, costs, on_device=profile.overlaps)
         self._guide = guide
-        self._masks = ForeseenMasks(backend)
+        self._choosing = Choosing(backend, ForeseenMasks(backend))
         self._max_jump = max_jump(profile, max_running=max_running, batch_tokens=batch_tokens)
-        self._sampler = sampler_for(backend)
         self._scorer = Scorer(backend)
         self.breakers = BreakerStore(backend, facts.n_vocab)
-        self._padding = padding_pick(facts.n_vocab)
         self._step = 0
         self._n_cells_used = 0  # after the last step: to count them would delay the next one
 
@@ -156,21 +155,20 @@ class Engine:
         self._drafting.before_step()
         began = time.monotonic()
         plan, started = self._begin_what_fits()
-        self._masks.begin(guided(plan))
+        self._choosing.begin(plan)
         self._reporter.flush()
         self._drafting.beside_step()
         n_recomputed = self._commit(plan)
-        masks, padding = iter(self._masks.take()), self._padding
-        prepared = prepare([pick for work in plan.work for pick in picks(work, padding, masks)])
+        prepared = self._choosing.prepare(plan)
         try:
             logits = self._wait_for(plan)
             computed = time.monotonic()
-            chosen = self._sampler.choose(logits, prepared)
+            chosen = self._choosing.choose(logits, prepared)
         except DecodeFailed as err:
             self._reporter.failed(plan.requests, err)
             raise
         gained = self._accept_all(plan, StepRows(logits, prepared.picks, chosen))
-        self._masks.foresee(guides_ahead(gained))
+        self._choosing.foresee(gained)
         cost = StepCost(plan.n_tokens, computed - began, len(logits), time.monotonic() - computed)
         result = StepResult(self._step, gained, started, n_recomputed, cost)
         self._reporter.add(result, more=bool(self.scheduler.running))

@@ -20,6 +20,7 @@ from msgspec import structs
 
 from engine_worker.prompts.conversation import Conversation, Message
 from engine_worker.prompts.folding import folded
+from engine_worker.prompts.frames import frame_of
 from engine_worker.prompts.traits import NEEDLE, Traits, probed
 
 MAX_SOURCE_CHARS = 1 << 20
@@ -29,6 +30,8 @@ TELLING_CHARS = 64
 """A text of so many characters is in a prompt because a message says it, and not by chance."""
 
 _ROLES = ("system", "user", "assistant", "tool")
+_ASKING = ("system", "user")
+"""Roles whose message is often the last one, and short."""
 
 CHATML = (
     "{% for message in messages %}"
@@ -64,6 +67,7 @@ class ChatTemplate:
         self._try_user()
         self._try_other_roles()
         self.traits = self._probed()
+        self._frames = {role: frame_of(role, self._rendered_if_taken) for role in _ASKING}
 
     def render(self, given: Conversation) -> str:
         """The prompt's text, of the conversation in the forms that the template can render.
@@ -75,12 +79,22 @@ class ChatTemplate:
         if given.continues:
             return self._continued(taken)
         text = self._rendered(taken)
-        said = (taken.messages[-1]["content"] or "").strip()
-        is_told = said in text and not _may_be_chance(said, taken)
-        if said and not is_told and self._leaves_out_last(taken, text):
+        said = taken.messages[-1]["content"] or ""
+        is_told = not said.strip() or self._tells(said, taken, text)
+        if not is_told and self._leaves_out_last(taken, text):
             role = given.messages[-1]["role"]
             raise TemplateError(f"it leaves out the last message ({role})")
         return text
+
+    def _tells(self, content: str, taken: Conversation, text: str) -> bool:
+        """Whether the text alone shows that the last message, of this content, is in it."""
+        *before, last = taken.messages
+        earlier = [message["content"] or "" for message in before]
+        said = content.strip()
+        if len(said) >= TELLING_CHARS and not any(said in one for one in earlier):
+            return said in text
+        frame = self._frames.get(last["role"]) if taken.add_generation_prompt else None
+        return frame is not None and frame.holds(text, content, earlier)
 
     def _leaves_out_last(self, taken: Conversation, text: str) -> bool:
         """Whether another content of the last message changes nothing in the text. Of a message
@@ -181,13 +195,6 @@ class ChatTemplate:
 
 def _said(role: str) -> Message:
     return {"role": role, "content": NEEDLE}
-
-
-def _may_be_chance(said: str, given: Conversation) -> bool:
-    """Whether a text may have what the last message says only because another one says it too."""
-    return len(said) < TELLING_CHARS or any(
-        said in (message["content"] or "") for message in given.messages[:-1]
-    )
 
 
 def _with_last(given: Conversation, content: str) -> Conversation:

@@ -4,13 +4,15 @@ Finders reduce each row to a few candidates; the chain then works on the candida
 together. `Sampler.choose_by` samples a row by itself: a row with a top-k above `MAX_TOP_K`, a row
 that no finder has answered, and the only row of a step. `Sampler.choose` samples a row whose
 samplers are not a plain chain.
+
+A row with a `guide` is drawn without its mask first. `second_choice` draws the refused ones again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from engine_worker import host
 from engine_worker.backend.candidates import (
@@ -24,13 +26,15 @@ from engine_worker.backend.candidates import (
 )
 from engine_worker.backend.port import Backend
 from engine_worker.backend.profile import profile_of
+from engine_worker.constraints.guide import Guide
 from engine_worker.sampling.argmax import Argmax
 from engine_worker.sampling.bias import BiasPlan, plan_biases
 from engine_worker.sampling.chain import Scores, Steps, Table, draw
 from engine_worker.sampling.columns import Columns
 from engine_worker.sampling.few_allowed import FewAllowed, few_tokens
 from engine_worker.sampling.reach import reaches_of
-from engine_worker.sampling.sampler import Sampler
+from engine_worker.sampling.sampler import AGAIN, Sampler
+from engine_worker.sampling.samplers.row_chain import DRAW
 from engine_worker.sampling.threads import RowThreads
 from engine_worker.sampling.unseen import without_unseen
 from gpufc.errors import RequestError
@@ -54,6 +58,9 @@ class Pick(Struct, frozen=True):
     tokens in it are not looked at, so that the rows of one sequence share a list. `position` counts
     the generated tokens before this one. A token that `mask` forbids is never chosen; with drafts
     each row has the mask that holds after the tokens guessed before it.
+
+    With a `guide`, `BatchSampler` leaves the mask, if there is one, out of account: its caller asks
+    `refuses`, and makes the second choice (`second_choice`).
     """
 
     sampler: Sampler
@@ -62,17 +69,28 @@ class Pick(Struct, frozen=True):
     choice: int
     position: int
     mask: MaskWords | None = None
+    guide: Guide | None = None
+
+    def refuses(self, token: int) -> bool:
+        """Whether the token, drawn freely, is to be drawn again within the mask."""
+        if self.guide is None:
+            return False
+        if self.mask is None:
+            return not self.guide.allows(token)
+        return not self.mask[token >> 5] >> (token & 31) & 1
 
 
 class Prepared(Struct, frozen=True):
     """The part of a step's sampling that needs no logits. Made by `prepare`.
 
-    `table` has the steps of each pick, `k` the number of tokens that its chain looks at: 0 if the
-    row is sampled by itself. The other rows are `n_together`. `uniforms` are the random numbers.
-    `plan` has the changes of the rows together, or of the only row.
+    A token is chosen for each of `rows`, in rising order. `table` has the steps of each pick, `k`
+    the number of tokens that its chain looks at: 0 if the row is sampled by itself, or not at all.
+    The rows with more are `n_together`. `uniforms` are the random numbers. `plan` has the changes
+    of the rows together, or of the only row.
     """
 
     picks: Sequence[Pick]
+    rows: Sequence[int]
     is_argmax: bool
     table: Table
     k: Counts
@@ -100,12 +118,13 @@ def prepare(picks: Sequence[Pick]) -> Prepared:
     k = table.top_k.copy()
     k[k > MAX_TOP_K] = 0
     is_argmax = all(pick.sampler.is_argmax for pick in picks)
-    masks = _masks(picks)
+    masks = _masks(picks, range(len(picks)))
     plan = _plan(picks)
     if masks is not None and len(plan.places):
         plan = plan.within(masks, picks[0].sampler.n_vocab)
     return Prepared(
         picks,
+        range(len(picks)),
         is_argmax,
         table,
         k,
@@ -113,6 +132,38 @@ def prepare(picks: Sequence[Pick]) -> Prepared:
         np.array([] if is_argmax else [_uniform(pick) for pick in picks], np.float64),
         plan,
         masks,
+    )
+
+
+def second_choice(first: Prepared, masks: Mapping[int, MaskWords]) -> Prepared:
+    """The choice from some of a step's rows again, within their masks, which are given by rising
+    row. It draws with random numbers that are independent of the first ones.
+
+    The first choice of a row is from `p`, and a token that the mask forbids is refused. So a token
+    is the result with probability `p(token) + p(refused) q(token)`, where `q` is the distribution
+    within the mask. Where the chain truncates nothing that is `q` itself: rejection sampling.
+    """
+    rows = list(masks)
+    picks = list(first.picks)
+    for row, mask in masks.items():
+        picks[row] = structs.replace(picks[row], mask=mask, guide=None)
+    k = np.zeros_like(first.k)
+    k[rows] = first.k[rows]
+    uniforms = first.uniforms.copy()
+    if not first.is_argmax:
+        uniforms[rows] = [_uniform(picks[row], AGAIN) for row in rows]
+    row_masks, plan = _masks(picks, rows), first.plan
+    if row_masks is not None and len(plan.places):
+        plan = plan.within(row_masks, picks[0].sampler.n_vocab)
+    return structs.replace(
+        first,
+        picks=picks,
+        rows=rows,
+        k=k,
+        n_together=int(np.count_nonzero(k)),
+        uniforms=uniforms,
+        plan=plan,
+        masks=row_masks,
     )
 
 
@@ -137,28 +188,25 @@ class BatchSampler:
         self._threads.close()
 
     def choose(self, logits: Logits, prepared: Prepared) -> list[int | RequestError]:
-        """A token for each row of `logits`, shape (len(picks), n_vocab), contiguous. They are as
-        before on return; biases and penalties may be written into them meanwhile.
+        """A token for each of `rows` of `logits`, shape (len(picks), n_vocab), contiguous. They are
+        as before on return; biases and penalties may be written into them meanwhile.
 
         A row without any token left has the `RequestError` that ends its request. Raises
         `DecodeFailed` if any row has NaN, +inf or no finite logit: the whole step is unusable.
         """
-        if not prepared.picks:
-            return []
-        if len(prepared.picks) == 1:  # the way of many rows costs one row more than it saves
-            return [_choose_alone(logits, prepared, 0)]
-        chosen: list[int | RequestError | None] = [None] * len(prepared.picks)
+        rows = prepared.rows
+        if len(rows) <= 1:  # the way of many rows costs one row more than it saves
+            return [_choose_alone(logits, prepared, row) for row in rows]
+        chosen: dict[int, int] = {}
         changed = prepared.plan.on(logits.reshape(-1))
         for found in self._find(logits, prepared, changed):
             reaches = self._reaches(logits, prepared, changed, found.rows)
             tokens: list[int] = _drawn(found, prepared, reaches).tolist()
-            if len(tokens) == len(chosen):
+            if len(tokens) == len(rows):
                 return list(tokens)
-            for row, token in zip(found.rows.tolist(), tokens, strict=True):
-                chosen[row] = token
+            chosen.update(zip(found.rows.tolist(), tokens, strict=True))
         return [
-            _choose_alone(logits, prepared, row) if token is None else token
-            for row, token in enumerate(chosen)
+            chosen[row] if row in chosen else _choose_alone(logits, prepared, row) for row in rows
         ]
 
     def _find(
@@ -221,8 +269,12 @@ def _plan(picks: Sequence[Pick]) -> BiasPlan:
     return plan_biases(picks[0].sampler.n_vocab if picks else 0, rows, biases, penalized)
 
 
-def _masks(picks: Sequence[Pick]) -> RowMasks | None:
-    given = [(row, pick.mask) for row, pick in enumerate(picks) if pick.mask is not None]
+def _masks(picks: Sequence[Pick], rows: Sequence[int]) -> RowMasks | None:
+    """Those of the rows that are drawn within a mask."""
+    of_rows = [(row, picks[row]) for row in rows]
+    given = [
+        (row, pick.mask) for row, pick in of_rows if pick.mask is not None and pick.guide is None
+    ]
     if not given:
         return None
     n_vocab = picks[0].sampler.n_vocab
@@ -231,12 +283,12 @@ def _masks(picks: Sequence[Pick]) -> RowMasks | None:
         raise ValueError(f"a mask has fewer bits than the vocabulary has tokens ({n_vocab})")
     words = np.stack([mask.reshape(-1)[:n_words] for _, mask in given])
     words.view(np.uint32)[:, -1] &= 0xFFFFFFFF >> -n_vocab % 32
-    rows = np.array([row for row, _ in given], np.intp)
-    return RowMasks(rows, words, few_tokens(rows, words))
+    masked = np.array([row for row, _ in given], np.intp)
+    return RowMasks(masked, words, few_tokens(masked, words))
 
 
-def _uniform(pick: Pick) -> float:
-    return pick.sampler.uniform(pick.choice, pick.position)
+def _uniform(pick: Pick, purpose: str = DRAW) -> float:
+    return pick.sampler.uniform(pick.choice, pick.position, purpose)
 
 
 def _choose_alone(logits: Logits, prepared: Prepared, row: int) -> int | RequestError:

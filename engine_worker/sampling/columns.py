@@ -26,6 +26,10 @@ from engine_worker.sampling.threads import RowThreads
 DEPTH = 16
 """Logits in a column: fewer make more maxima to look through, more make more logits to gather."""
 
+MIN_COLUMNS = 512
+"""A small vocabulary has columns of fewer logits. With fewer columns than `k` the bound is unknown,
+and every token would be a candidate."""
+
 MAX_COLUMNS = 512
 """Columns gathered for one row. A row that takes more is looked through as fast by itself."""
 
@@ -44,7 +48,7 @@ class Columns:
 
     def __init__(self, n_vocab: int, threads: RowThreads) -> None:
         self.n_vocab = n_vocab
-        self.n_columns = max(1, n_vocab // DEPTH)
+        self.n_columns = max(n_vocab // DEPTH, min(n_vocab, MIN_COLUMNS))
         self._depth, self._rest = divmod(n_vocab, self.n_columns)
         self._depths = np.arange(self._depth + (self._rest > 0))[:, None] * self.n_columns
         self._threads = threads

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine_worker.backend.candidates import Logits
+from engine_worker.backend.candidates import Counts, Logits, MaskWords
 from engine_worker.sampling.batch import Pick
-from engine_worker.sampling.chain import Steps
+from engine_worker.sampling.chain import Scores, Steps
 from engine_worker.sampling.row import candidates_of_row
 
 
@@ -38,14 +38,7 @@ def of_model(row: Logits, token: int, n_top: int) -> RowLogprobs:
 def after_sampling(row: Logits, pick: Pick, token: int, n_top: int) -> RowLogprobs:
     """The distribution that `pick` has just drawn from. A token that cannot be drawn is not among
     the best ones, so there may be fewer than `n_top`."""
-    ids, probabilities = pick.sampler.distribution(
-        row,
-        pick.history[: pick.n_history],
-        pick.mask,
-        choice=pick.choice,
-        position=pick.position,
-        state=pick.sampler.state_before,
-    )
+    ids, probabilities = _distribution(row, pick)
     order = np.argsort(-probabilities, kind="stable")[:n_top]
     logprobs = np.log(probabilities)
     found = logprobs[ids == token]
@@ -53,6 +46,32 @@ def after_sampling(row: Logits, pick: Pick, token: int, n_top: int) -> RowLogpro
         float(found[0]) if len(found) else -math.inf,
         ids[order].tolist(),
         logprobs[order].tolist(),
+    )
+
+
+def _distribution(row: Logits, pick: Pick) -> tuple[Counts, Scores]:
+    """The tokens that the pick can give, by rising id, and their probabilities."""
+    ids, probabilities = _drawn_from(row, pick, pick.mask)
+    if pick.guide is None or pick.mask is None:
+        return ids, probabilities
+    free_ids, chances = _drawn_from(row, pick, None)
+    allowed = pick.mask[free_ids >> 5] >> (free_ids & 31) & 1 > 0
+    free_ids, chances = free_ids[allowed], chances[allowed]
+    result = np.zeros(len(row))
+    result[ids] = max(0.0, 1.0 - chances.sum()) * probabilities
+    result[free_ids] += chances
+    ids = result.nonzero()[0]
+    return ids, result[ids]
+
+
+def _drawn_from(row: Logits, pick: Pick, mask: MaskWords | None) -> tuple[Counts, Scores]:
+    return pick.sampler.distribution(
+        row,
+        pick.history[: pick.n_history],
+        mask,
+        choice=pick.choice,
+        position=pick.position,
+        state=pick.sampler.state_before,
     )
 
 

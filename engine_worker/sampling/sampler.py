@@ -41,6 +41,9 @@ from gpufc.sampling import SamplingParams
 
 Find = Callable[[Logits], RowCandidates]
 
+AGAIN = "again"
+"""The purpose of the random number that draws a token in the place of a refused one."""
+
 
 def uniform(seed: int, choice: int, position: int, purpose: str = DRAW) -> float:
     """The random number in [0, 1) for one token. 53 bits of BLAKE2b over its arguments."""
@@ -86,10 +89,10 @@ class Sampler:
         """Whether its steps are those of `chain`, which can take many rows at once."""
         return self._rows is None
 
-    def uniform(self, choice: int, position: int) -> float:
+    def uniform(self, choice: int, position: int, purpose: str = DRAW) -> float:
         """The random number that draws the token at `position` of the sequence."""
         # where top-k leaves one token, any number draws it
-        return 0.0 if self.is_argmax else uniform(self._seed, choice, position)
+        return 0.0 if self.is_argmax else uniform(self._seed, choice, position, purpose)
 
     def choose(
         self,

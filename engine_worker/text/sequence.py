@@ -163,6 +163,15 @@ class Sequence:
         return self.reuses_prefix and not self.sampler.state
 
     @property
+    def draws_freely(self) -> bool:
+        """Whether the guide checks tokens that are drawn as without it, so that it rarely needs a
+        mask. Follows from the request alone, because the tokens depend on it.
+
+        A rule's mask, and samplers beyond the chain, leave no free draw that a check may follow.
+        """
+        return self.guide is not None and self.rule_mask is None and self.sampler.is_plain
+
+    @property
     def is_fed_singly(self) -> bool:
         """Whether it is an exact replay whose generated tokens are computed one a step."""
         return self.exact and self.n_computed >= self.n_prompt and self.n_pending > 1

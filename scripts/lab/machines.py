@@ -114,6 +114,7 @@ class Machine:
         self.name, self.epoch, self.line = WorkerName(f"default-{no}"), Epoch(no + 1), no
         self.model = MODEL
         self.facts = cell.facts
+        self.machine = "another"
         self.running: dict[RequestNo, Running] = {}
         self.is_dead = False
         self._cell, self._engine = cell, engine

@@ -1,18 +1,21 @@
 """Answers that a real model generates for JSON schemas, checked by an independent validator.
 
     python -m scripts.lab.schema_answers SCHEMAS.jsonl.gz [--model MODEL.gguf] [--count 100]
+                                         [--lanes N] [--table FILE.md]
 
 Each line of the file has `name` and `schema`. The schemas are asked for in the file's order until
 `--count` answers are whole, and `jsonschema` checks each of these. An answer that reached
 `--tokens` is cut: a beginning is neither valid nor invalid, so another schema is asked for in its
 place, and the cut one is listed. Prints a table, each exception with its reason, and the deaths of
-workers.
+workers. With `--lanes` so many services answer side by side, each with its share of the cores.
+`--table` is written again after every answer, so that a run that is cut off leaves what it has.
 """
 
 import argparse
 import asyncio
 import gzip
 import json
+import os
 import sys
 import tempfile
 import time
@@ -86,19 +89,72 @@ async def asked(
         return judge(row["name"], row["schema"], response.status, await response.json())
 
 
-async def run(options: argparse.Namespace, folder: Path) -> tuple[list[Judged], int]:
-    """All verdicts, and the restarts of workers meanwhile."""
-    port, found = free_port(), list[Judged]()
-    command = [
-        *(sys.executable, "-m", "supervisor.cli", "start", "--port", str(port)),
-        *("--model-path", options.model or str(demo_model.find())),
-        *("--n-ctx", str(options.n_ctx), "--runtime-dir", str(folder / "run")),
+class Survey:
+    """What has been asked and found. `waiting` are the schemas that are left, by number."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self.found: list[Judged] = []
+        self.deaths: dict[int, int] = {}
+        self.waiting = (
+            (number, row)
+            for number, row in enumerate(rows(options.schemas))
+            if number >= options.skip and (not options.only or row["name"] in options.only)
+        )
+        self._n_asked = 0
+
+    def next(self) -> tuple[int, dict[str, Any]] | None:
+        """Another schema to ask for, as long as the answers under way are too few."""
+        n_other = sum(one.verdict not in WHOLE for one in self.found)
+        if self._n_asked - n_other >= self._options.count:
+            return None
+        self._n_asked += 1
+        return next(self.waiting, None)
+
+    def add(self, judged: Judged, lane: int, deaths: int) -> None:
+        self.found.append(judged)
+        self.deaths[lane] = deaths
+        if self._options.table is not None:
+            self._options.table.write_text(self.table())
+
+    def table(self) -> str:
+        counts = Counter(one.verdict for one in self.found)
+        cells = [counts[name] for name in ("refused", "valid", "cut", "invalid", "failed")]
+        cells += [sum(one.n_tokens for one in self.found), sum(self.deaths.values())]
+        lines = [
+            "| asked | refused | valid | cut | invalid | failed | tokens | deaths |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |",
+            f"| {' | '.join(map(str, [len(self.found), *cells]))} |",
+        ]
+        others = (one for one in self.found if one.verdict != "valid")
+        lines += [f"- {one.verdict} {one.name}: {one.reason}" for one in others]
+        return "\n".join(lines) + "\n"
+
+
+async def run(options: argparse.Namespace, folder: Path) -> Survey:
+    survey = Survey(options)
+    async with asyncio.TaskGroup() as group:
+        for lane in range(options.lanes):
+            group.create_task(serve(survey, lane, options, folder / str(lane)))
+    return survey
+
+
+def command_of(options: argparse.Namespace, folder: Path, port: int) -> list[str]:
+    """The command of one lane's service, whose configuration is written into a new folder."""
+    folder.mkdir()
+    config, model = folder / "gpufc.toml", options.model or demo_model.find()
+    n_threads = max(1, len(os.sched_getaffinity(0)) // options.lanes)
+    config.write_text(f'model_path = "{model}"\nn_ctx = {options.n_ctx}\nn_threads = {n_threads}\n')
+    return [
+        *(sys.executable, "-m", "supervisor.cli", "start", "--config", str(config)),
+        *("--port", str(port), "--runtime-dir", str(folder / "run")),
     ]
-    waiting = (
-        (number, row)
-        for number, row in enumerate(rows(options.schemas))
-        if number >= options.skip and (not options.only or row["name"] in options.only)
-    )
+
+
+async def serve(survey: Survey, lane: int, options: argparse.Namespace, folder: Path) -> None:
+    """One service, and the streams that ask it for answers."""
+    port = free_port()
+    command = command_of(options, folder, port)
     async with (
         serving(command, port, folder / "log") as url,
         aiohttp.ClientSession(url, timeout=PATIENCE) as session,
@@ -106,18 +162,21 @@ async def run(options: argparse.Namespace, folder: Path) -> tuple[list[Judged], 
         await ready(session)
 
         async def ask_on() -> None:
-            for number, row in waiting:
-                if sum(one.verdict in WHOLE for one in found) >= options.count:
-                    return
-                found.append(await asked(session, row, number, options))
-                print(number, *found[-1], flush=True)
+            while (one := survey.next()) is not None:
+                number, row = one
+                judged = await asked(session, row, number, options)
+                survey.add(judged, lane, await deaths(session))
+                print(number, *judged, flush=True)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(options.streams):
                 group.create_task(ask_on())
-        async with session.get("/stats") as response:
-            workers = (await response.json())["workers"]
-    return found, sum(worker["restarts"] for worker in workers)
+
+
+async def deaths(session: aiohttp.ClientSession) -> int:
+    """How often workers of the service have been started again."""
+    async with session.get("/stats") as response:
+        return sum(worker["restarts"] for worker in (await response.json())["workers"])
 
 
 async def ready(session: aiohttp.ClientSession) -> None:
@@ -140,20 +199,14 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--dry", type=float, default=0.8, help="keeps a small model from loops")
     parser.add_argument("--only", nargs="*", default=(), metavar="NAME")
-    parser.add_argument("--streams", type=int, default=4)
+    parser.add_argument("--streams", type=int, default=4, help="of each lane")
+    parser.add_argument("--lanes", type=int, default=1, metavar="N", help="services side by side")
+    parser.add_argument("--table", type=Path, metavar="FILE.md", help="written meanwhile, too")
     parser.add_argument("--n-ctx", type=int, default=2048)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        found, n_restarts = asyncio.run(run(options, Path(folder)))
-    counts = Counter(one.verdict for one in found)
-    print("| asked | refused | valid | cut | invalid | failed | tokens | deaths |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    cells = [counts[name] for name in ("refused", "valid", "cut", "invalid", "failed")]
-    tokens = sum(one.n_tokens for one in found)
-    print("|", " | ".join(map(str, [len(found), *cells, tokens, n_restarts])), "|")
-    for one in found:
-        if one.verdict != "valid":
-            print(f"- {one.verdict} {one.name}: {one.reason}")
+        survey = asyncio.run(run(options, Path(folder)))
+    print(survey.table(), end="")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """The schemas of `scripts.lab.schemas` on guided decoders, side by side, as a table.
 
     python -m scripts.lab.schema_peers SCHEMAS.jsonl.gz MODEL.gguf [--only NAME …] [--every N]
-                                       [--processes N]
+                                       [--processes N] [--table FILE.md]
 
 Each decoder reads the schemas in a process of its own, or in N, one after the other. A schema that
 takes more than `LIMIT_S`, or that ends its process, counts as refused by name, and a new process
 goes on. Times are CPU times of the process, memory is what is resident in the largest one.
+
+`--table` is written again while the schemas are read: a run that is cut off leaves the columns that
+it has got, each with the number of schemas that it has read.
 """
 
 import argparse
@@ -16,8 +19,9 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from math import nan
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -30,16 +34,20 @@ from scripts.lab.guided_decoders import DECODERS, Decoder
 from scripts.lab.schemas import Model, ordered
 
 LIMIT_S = 20.0
+STILL_S = 180.0
+"""A process that gives no answer for so long by the clock, with little CPU time, waits for ever."""
+WRITE_EVERY = 20
 N_RESTORED = 2000
 START_S = 300.0
 N_TRIES = 500
 ENDED = "the process died"
 SLOW = f"no answer within {LIMIT_S:.0f} s of CPU time"
+STILL = f"no answer within {STILL_S:.0f} s"
 TEXTS = '{"type": "array", "items": {"type": "string"}}'
 """The schema of the answer that is restored."""
 
 
-def serve(name: str, model_path: str, connection: Connection) -> None:
+def serve(name: str, model_path: str, connection: Connection, *, probes: bool) -> None:
     """Check the rows that come, in a process that may die of one."""
     model = Model(model_path)
     process = psutil.Process()
@@ -47,7 +55,8 @@ def serve(name: str, model_path: str, connection: Connection) -> None:
     decoder = DECODERS[name](model)
     facts: dict[str, Any] = {"read_s": time.process_time() - since}
     facts["vocabulary_mib"] = (process.memory_info().rss - before) / 2**20
-    facts |= probed(decoder, model)
+    if probes:
+        facts |= probed(decoder, model)
     connection.send(facts)
     while True:
         row = json.loads(connection.recv())
@@ -122,9 +131,10 @@ def checked(row: dict[str, Any], model: Model, decoder: Decoder) -> dict[str, An
 
 
 class Tally:
-    """What one decoder's rows have shown."""
+    """What one decoder's rows have shown. Several threads add to it, with its lock held."""
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()
         self.n, self.refused = Counter[str](), Counter[str]()
         self.facts: dict[str, Any] = {}
         self.compile_ms: list[float] = []
@@ -143,32 +153,23 @@ class Tally:
         self.compile_ms.append(found["compile_ms"])
         self.mask_us += found["mask_us"]
 
-    def add(self, other: "Tally") -> None:
-        """Take what another process has shown. The facts stay those of the first one."""
-        self.n += other.n
-        self.refused += other.refused
-        self.facts = self.facts or other.facts
-        self.compile_ms += other.compile_ms
-        self.mask_us += other.mask_us
-        self.most_mib = max(self.most_mib, other.most_mib)
-
     def cells(self) -> dict[str, str]:
         """The column of the table."""
-        n = self.n
-        compiling, masking = self.facts["frees_lock"]
+        n, facts = self.n, self.facts
+        frees = dict(zip(("compiling", "a mask"), facts.get("frees_lock", ()), strict=False))
         return {
             "schemas accepted": f"{n['accepted']} of {n['schemas']}",
             "valid instances refused": f"{n['valid wrong']} of {n['valid']}",
             "invalid instances allowed": f"{n['invalid wrong']} of {n['invalid']}",
             "a mask, µs: p50, p99, max": spread(self.mask_us),
             "compile, ms: p50, p99, max": spread(self.compile_ms),
-            f"restore at token {N_RESTORED:,}": f"{self.facts['restore_ms']:.1f} ms",
-            "vocabulary read": f"{self.facts['read_s']:.2f} s",
+            f"restore at token {N_RESTORED:,}": f"{facts.get('restore_ms', nan):.1f} ms",
+            "vocabulary read": f"{facts.get('read_s', nan):.2f} s",
             "memory, MiB: vocabulary read, most": (
-                f"{self.facts['vocabulary_mib']:.0f}, {self.most_mib:.0f}"
+                f"{facts.get('vocabulary_mib', nan):.0f}, {self.most_mib:.0f}"
             ),
-            "frees the interpreter lock": (
-                f"compiling {'yes' if compiling else 'no'}, a mask {'yes' if masking else 'no'}"
+            "frees the interpreter lock": ", ".join(
+                f"{work} {'yes' if is_freed else 'no'}" for work, is_freed in frees.items()
             ),
             "processes died": str(self.refused[ENDED]),
             SLOW: str(self.refused[SLOW]),
@@ -181,48 +182,132 @@ def spread(values: list[float]) -> str:
     return ", ".join(f"{value:,.1f}" for value in np.percentile(values, [50, 99, 100]))
 
 
-def tallied(name: str, rows: Iterator[bytes], model: str) -> Tally:
-    spawn = multiprocessing.get_context("spawn")
-    tally, child, here = Tally(), None, None
-    for line in rows:
-        if child is None or here is None:
-            here, there = spawn.Pipe()
-            child = spawn.Process(target=serve, args=(name, model, there), daemon=True)
-            child.start()
-            there.close()
-            if not here.poll(START_S):
-                raise TimeoutError(f"{name} does not start")
-            tally.facts = here.recv()
-        here.send(line.decode())
-        found = answered(psutil.Process(child.pid), here)
-        tally.take(found)
-        if tally.n["schemas"] % 20 == 0:
-            print(f"  {name}: {tally.n['schemas']} schemas", file=sys.stderr, flush=True)
-        if found.get("refused") in (SLOW, ENDED):
-            child.kill()
-            child = here = None
+class Child:
+    """A process of one decoder. It is replaced once it has died or has been too slow."""
+
+    def __init__(self, name: str, model: str, *, probes: bool) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._here, there = spawn.Pipe()
+        arguments = (name, model, there)
+        self._process = spawn.Process(
+            target=serve, args=arguments, kwargs={"probes": probes}, daemon=True
+        )
+        self._process.start()
+        there.close()
+        try:
+            if not self._here.poll(START_S):
+                raise EOFError
+            self.facts: dict[str, Any] = self._here.recv()
+        except EOFError:
+            self.end()
+            raise RuntimeError(f"a process of {name} does not start") from None
+
+    def found(self, line: bytes) -> dict[str, Any]:
+        """What the process has found in a row, or why it will not."""
+        try:
+            self._here.send(line.decode())
+            return answered(psutil.Process(self._process.pid), self._here)
+        except (BrokenPipeError, psutil.NoSuchProcess):
+            return {"refused": ENDED}
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.join()
+
+
+class Lines:
+    """Rows that several threads take one by one."""
+
+    def __init__(self, lines: list[bytes]) -> None:
+        self._lines, self._lock = iter(lines), threading.Lock()
+
+    def __iter__(self) -> Iterator[bytes]:
+        while True:
+            with self._lock:
+                line = next(self._lines, None)
+            if line is None:
+                return
+            yield line
+
+
+def read(
+    name: str, lines: Lines, model: str, tally: Tally, on_row: Callable[[], None], *, probes: bool
+) -> None:
+    """Let a process of this decoder read rows, and another one after it if it ends."""
+    child = None
+    for line in lines:
+        if child is None:
+            child = Child(name, model, probes=probes)
+        found = child.found(line)
+        with tally.lock:
+            tally.facts |= child.facts
+            tally.take(found)
+            on_row()
+        if found.get("refused") in (SLOW, STILL, ENDED):
+            child.end()
+            child = None
     if child is not None:
-        child.kill()
-    return tally
+        child.end()
 
 
-def in_processes(name: str, lines: list[bytes], model: str, n_processes: int) -> Tally:
-    """What the decoder shows of all lines, dealt to so many processes."""
-    hands = [iter(lines[at::n_processes]) for at in range(n_processes)]
-    whole = Tally()
-    with ThreadPoolExecutor(n_processes) as threads:
-        for one in threads.map(lambda hand: tallied(name, hand, model), hands):
-            whole.add(one)
-    return whole
+def in_processes(
+    name: str, lines: list[bytes], options: argparse.Namespace, columns: dict[str, Tally]
+) -> None:
+    """Read all lines in so many processes. The first one probes the decoder."""
+    tally, left = columns[name], Lines(lines)
+
+    def on_row() -> None:
+        n_read = tally.n["schemas"]
+        if n_read % WRITE_EVERY == 0 or n_read == len(lines):
+            print(f"  {name}: {n_read} schemas", file=sys.stderr, flush=True)
+            write(options.table, columns)
+
+    with ThreadPoolExecutor(options.processes) as threads:
+        hands = [
+            threads.submit(read, name, left, options.model, tally, on_row, probes=number == 0)
+            for number in range(min(options.processes, len(lines)))
+        ]
+    for hand in hands:
+        if hand.exception() is not None:
+            print(f"  {hand.exception()}", file=sys.stderr, flush=True)
+
+
+def table(columns: dict[str, Tally]) -> str:
+    """The table, and under it the reasons of refusals."""
+    cells = {name: tally.cells() for name, tally in columns.items() if tally.n["schemas"]}
+    lines = [_line("", cells), _line("---", ["---"] * len(cells))]
+    for title in next(iter(cells.values()), {}):
+        lines.append(_line(title, [one[title] for one in cells.values()]))
+    for name in cells:
+        lines.append("")
+        lines += [
+            f"- {name} refused {count}: {reason}"
+            for reason, count in columns[name].refused.most_common(25)
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(title: str, cells: Iterable[str]) -> str:
+    return f"| {' | '.join((title, *cells))} |"
+
+
+def write(path: Path | None, columns: dict[str, Tally]) -> None:
+    """Write the table as a whole, so that a run that is cut off leaves a whole one."""
+    if path is not None:
+        new = path.with_suffix(".new")
+        new.write_text(table(columns))
+        new.replace(path)
 
 
 def answered(process: psutil.Process, connection: Connection) -> dict[str, Any]:
     """What the process has found, or why it will not."""
     try:
-        started = sum(process.cpu_times()[:2])
+        started, since = sum(process.cpu_times()[:2]), time.monotonic()
         while not connection.poll(0.5):
             if sum(process.cpu_times()[:2]) - started > LIMIT_S:
                 return {"refused": SLOW}
+            if time.monotonic() - since > STILL_S:
+                return {"refused": STILL}
         found: dict[str, Any] = connection.recv()
     except (EOFError, psutil.NoSuchProcess):
         return {"refused": ENDED}
@@ -243,18 +328,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=DECODERS, default=list(DECODERS))
     parser.add_argument("--every", type=int, default=1, metavar="N", help="every Nth schema")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="of each decoder")
+    parser.add_argument("--table", type=Path, metavar="FILE.md", help="written meanwhile, too")
     options = parser.parse_args()
-    columns, lines = {}, list(rows(options.schemas, options.every))
+    lines = list(rows(options.schemas, options.every))
+    columns = {name: Tally() for name in options.only}
     for name in options.only:
-        tally = in_processes(name, lines, options.model, options.processes)
-        columns[name] = tally.cells()
-        print(name, columns[name], flush=True)
-        for reason, count in tally.refused.most_common(25):
-            print(f"  refused {count}: {reason}", flush=True)
-    print("| |", " | ".join(columns), "|")
-    print("| --- |", " | ".join("---" for _ in columns), "|")
-    for title in next(iter(columns.values())):
-        print("|", title, "|", " | ".join(cells[title] for cells in columns.values()), "|")
+        in_processes(name, lines, options, columns)
+    print(table(columns), end="")
 
 
 if __name__ == "__main__":

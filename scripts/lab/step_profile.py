@@ -38,7 +38,7 @@ from engine_worker.backend.llama.backend import (
 
 from engine_worker.constraints.compiler import Compiler  # isort: skip
 from engine_worker.constraints.llg import MaskThreads
-from engine_worker.engine import loop
+from engine_worker.engine import choosing
 from engine_worker.engine.loop import Engine
 from engine_worker.speculation.prompt_lookup import PromptLookup
 from gpufc.config import KvUnified, ModelConfig
@@ -178,18 +178,21 @@ def _timed(engine: Engine) -> dict[str, float]:
 
         return call
 
+    masks, sampler = engine._choosing._masks, engine._choosing._sampler
     owners: tuple[tuple[str, object, str], ...] = (
         ("draft", engine._drafting, "before_step"),
         ("draft", engine._drafting, "beside_step"),
         ("begin", engine, "_begin_what_fits"),
         ("report", engine._reporter, "flush"),
-        ("masks", engine._masks, "begin"),
-        ("masks", engine._masks, "take"),
-        ("masks", engine._masks, "foresee"),
+        ("masks", masks, "begin"),
+        ("masks", masks, "take"),
+        ("masks", masks, "foresee"),
+        ("masks at once", masks, "compute"),
         ("computing masks", MaskThreads, "_compute"),
-        ("prepare", loop, "prepare"),
+        ("prepare", choosing, "prepare"),
         ("wait", engine, "_wait_for"),
-        ("choose", engine._sampler, "choose"),
+        ("choose", engine._choosing, "choose"),
+        ("second choice", engine._choosing, "_second_choice"),
         ("accept", engine, "_accept_all"),
     )
     for part, owner, name in owners:
@@ -203,7 +206,7 @@ def _timed(engine: Engine) -> dict[str, float]:
 
         return timed(part, call)
 
-    for finder in engine._sampler._finders:
+    for finder in sampler._finders:
         setattr(finder, "find", counted(type(finder).__name__, finder.find))  # noqa: B010
     return spent
 

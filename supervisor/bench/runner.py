@@ -100,7 +100,9 @@ async def _warm_up(
 ) -> None:
     """Send a few short requests that are not measured."""
     tokens = min(WARM_UP_TOKENS, workload.output_tokens)
-    short = structs.replace(workload, output_tokens=tokens, varied=False, turns=1, shared_prefix=0)
+    short = structs.replace(
+        workload, output_tokens=tokens, varied=False, lengths=(), turns=1, shared_prefix=0
+    )
     load = Load(http, target, short, lambda _: None)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(bounds.grace_s):

@@ -25,15 +25,17 @@ class Workload(Struct, frozen=True, kw_only=True):
 
     `prompt_tokens` is the length of each turn's own text. `shared_prefix` stands before the first
     turn's text and is the same in all conversations. An answer has `output_tokens`, or with
-    `varied` a quarter to seven quarters of them. With `copying`, a turn's text is source code to be
-    repeated with one name changed. `fields` are further fields of each request's body. `rate` is
-    conversations per second, arriving as a Poisson process; with None, a client begins one when its
-    last one has ended.
+    `varied` a quarter to seven quarters of them. With `lengths`, the answers of conversation `i`
+    have `lengths[i]` tokens, and the list begins again after its end. With `copying`, a turn's text
+    is source code to be repeated with one name changed. `fields` are further fields of each
+    request's body. `rate` is conversations per second, arriving as a Poisson process; with None, a
+    client begins one when its last one has ended.
     """
 
     prompt_tokens: Count = 128
     output_tokens: Count = 128
     varied: bool = False
+    lengths: tuple[Count, ...] = ()
     shared_prefix: Annotated[int, Meta(ge=0)] = 0
     turns: Count = 1
     copying: bool = False
@@ -82,6 +84,8 @@ def _dice(purpose: str) -> random.Random:
 
 
 def _output_tokens(workload: Workload, index: int) -> int:
+    if workload.lengths:
+        return workload.lengths[index % len(workload.lengths)]
     if not workload.varied:
         return workload.output_tokens
     dice = _dice(f"{workload.seed}/{index}/length")

@@ -51,7 +51,8 @@ class Reviving:
         """Check that the request fits beside the durable ones here. Raises `RequestError`."""
         accepted = life.opened.accepted
         n_sequences = len(accepted.prompts) * accepted.n
-        self._durable.require_room(life.opened.n_bytes, n_sequences)
+        opened = life.opened
+        self._durable.require_room(opened.principal, opened.n_bytes, n_sequences)
         self._dispatcher.require_durable_share(self._fleet.resolve(accepted.model))
 
     def must_load(self, life: Life, known: Known) -> bool:

@@ -81,6 +81,7 @@ async def _serve(
     """Serve. Returns the pid of the front that has taken over, if one has."""
     descriptors.raise_limit()
     spare = _early_spare(config)  # the worker imports at the same time as the front
+    front_process.start_threads()
     from supervisor import systemd
     from supervisor.app import Front
     from supervisor.cli.commanded import commanded

@@ -219,7 +219,7 @@ def _worker(row: Document) -> dict[str, str]:
     total = row.get("kv_cells_total") or 0
     return {
         "worker": row["name"],
-        "machine": row.get("machine") or "here",
+        "machine": row.get("machine") or ("-" if row["state"] == "placing" else "here"),
         "state": state,
         "model": row["model"],
         "pid": str(row["pid"] or "-"),

@@ -54,6 +54,7 @@ async def _serve(
     packets: PacketSocket, inheritance: Inheritance, config: Config, settings: Settings
 ) -> None:
     descriptors.raise_limit()
+    front_process.start_threads()
     take = Taker(packets, inheritance)
     runtime = take.runtime
     monitor = default_monitor(str(runtime.path))

@@ -47,6 +47,9 @@ SEND_LIMIT = 100_000
 
 RECEIVE_LIMIT = 10_000
 
+LEAST_PAUSE_S = 0.01
+"""Between two looks: a silence that is just as long as its limit must not spin."""
+
 _NOBLOCK, _SNDMORE = map(int, (zmq.NOBLOCK, zmq.NOBLOCK | zmq.SNDMORE))
 
 
@@ -62,8 +65,13 @@ class Limits(Struct, frozen=True, kw_only=True):
 
     @property
     def look_s(self) -> float:
-        """Time between two looks, each with a `Lease` for every host."""
+        """The longest time between two looks, each with a `Lease` for every host."""
         return min(1.0, self.lease_s / 4, self.silence_s / 4)
+
+    def pause_s(self, silent_s: float) -> float:
+        """Time to the next look, with the longest silence of a host: a verdict does not wait for
+        the look after."""
+        return max(LEAST_PAUSE_S, min(self.look_s, self.silence_s - silent_s))
 
 
 class Channel:
@@ -161,7 +169,7 @@ class HostListener:
             raise StartError(f"cannot listen for hosts on {endpoint}: {err.strerror}") from err
         self.endpoint = self._socket.get_string(zmq.LAST_ENDPOINT)
         self._reader = SocketReader(self._socket, self._take)
-        self._looked_at = clock()
+        self._look_due = clock() + limits.look_s
         self._timer = self._loop.call_later(limits.look_s, self._look)
 
     @property
@@ -318,8 +326,8 @@ class HostListener:
     def _look(self) -> None:
         """Renew all leases, and give up what is silent or overdue."""
         now = self.clock()
-        late_s = now - self._looked_at - self._limits.look_s
-        self._looked_at = now
+        late_s = now - self._look_due
+        longest_s = 0.0
         for channel in self.channels:
             if late_s > self._limits.late_s:
                 channel.heard_at = min(now, channel.heard_at + late_s)
@@ -327,9 +335,12 @@ class HostListener:
             if silent_s > self._limits.silence_s:
                 self.lose(channel, f"silent for {silent_s:.1f} s")
             else:
+                longest_s = max(longest_s, silent_s)
                 channel.send(Lease())
         self._connections.cut_overdue()
-        self._timer = self._loop.call_later(self._limits.look_s, self._look)
+        pause_s = self._limits.pause_s(longest_s)
+        self._look_due = now + pause_s
+        self._timer = self._loop.call_later(pause_s, self._look)
 
 
 def _hello_in(data: bytes) -> HostHello | None:

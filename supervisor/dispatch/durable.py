@@ -42,7 +42,7 @@ class DurableKey(Struct, frozen=True):
 class Keeper(Protocol):
     """The store that keeps a durable request (`durable_store.DurableRequests`)."""
 
-    def grew(self, n_bytes: int) -> None:
+    def grew(self, request: "DurableRequest", n_bytes: int) -> None:
         """A running request takes that many bytes more."""
         ...
 
@@ -232,7 +232,7 @@ class DurableRequest:
             n_bytes += PROMPT_TOKEN_BYTES * len(log.prompt_tokens or ())
             n_bytes += self._logprob_bytes(log.index)
         self.n_bytes += n_bytes
-        self._store.grew(n_bytes)
+        self._store.grew(self, n_bytes)
 
     def gained(self, index: int) -> None:
         log = self.stream.logs[index]
@@ -251,7 +251,7 @@ class DurableRequest:
         if log.finish is not None:
             self._note(index, HAS_FINISHED)
         self.n_bytes += n_bytes
-        self._store.grew(n_bytes)
+        self._store.grew(self, n_bytes)
         if self.follower is not None:
             self.follower.gained(self)
         if not self._is_withheld:

@@ -26,13 +26,52 @@ class DurableSummary(Struct, frozen=True):
     bytes: int
 
 
+class _Shares:
+    """How much each principal has, running and finished together, and how much of it is finished.
+    No entry of `_own` is 0."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.finished = Counter[str]()
+        self._own = Counter[str]()
+
+    def add(self, principal: str, amount: int) -> None:
+        """The principal has so much more, or less."""
+        self.total += amount
+        self._own[principal] += amount
+        if not self._own[principal]:
+            del self._own[principal], self.finished[principal]
+
+    def has_room(self, principal: str, amount: int, limit: int) -> bool:
+        """Whether so much more fits, once all has been dropped that the principal may drop."""
+        over = self.total + amount - limit
+        if over <= 0:
+            return True
+        return sum(self.finished[one] for one in self._droppable(principal, amount)) >= over
+
+    def most_droppable(self, principal: str) -> str | None:
+        """Of those with finished requests that the principal may drop, the one with the most."""
+        return max(self._droppable(principal), key=self._own.__getitem__, default=None)
+
+    def _droppable(self, principal: str, amount: int = 0) -> list[str]:
+        """The principal itself, and those with at least as much as it has then."""
+        own = self._own[principal] + amount
+        return [
+            one
+            for one, has in self._own.items()
+            if self.finished[one] and (one == principal or has >= own)
+        ]
+
+
 class DurableRequests:
     """The durable requests that are kept: all running ones, and finished ones within the limits.
 
     Invariants: a key is in at most one of `_running` and `_finished`; `_finished` is in the order
-    of the ends; finished requests are dropped, the oldest of the principal with the most first,
-    until both together are within the limits: no principal can have the answers of others dropped.
-    A dropped request stays readable for its current readers.
+    of the ends. Where both together are beyond the limits, finished requests of the principal that
+    has grown and of those with at least as much are dropped, the oldest of the one with the most
+    first: neither finished nor running requests drop the answers of a principal with less. So
+    running ones that grow may exceed the limits. A dropped request stays readable for its current
+    readers.
     """
 
     def __init__(
@@ -47,8 +86,7 @@ class DurableRequests:
         self._call_later = call_later
         self._running: dict[DurableKey, DurableRequest] = {}
         self._finished: dict[DurableKey, DurableRequest] = {}
-        self._running_bytes = 0
-        self._finished_bytes = 0
+        self._number, self._bytes = _Shares(), _Shares()
         self._expiry_is_due = False
 
     def __len__(self) -> int:
@@ -57,7 +95,7 @@ class DurableRequests:
     @property
     def n_bytes(self) -> int:
         """An estimate of all their memory, logs included."""
-        return self._running_bytes + self._finished_bytes
+        return self._bytes.total
 
     def has(self, key: DurableKey) -> bool:
         """Whether there is a request under that key."""
@@ -106,17 +144,19 @@ class DurableRequests:
             )
         return found
 
-    def require_room(self, n_bytes: int, n_sequences: int) -> None:
-        """Check that a request with a body of that size fits beside the running ones.
+    def require_room(self, principal: str, n_bytes: int, n_sequences: int) -> None:
+        """Check that a principal's request with a body of that size fits beside the running ones
+        and the answers that it may not drop.
 
         Raises `RequestTooLarge` or `Overloaded`.
         """
         n_bytes += SEQUENCE_BYTES * n_sequences
         if n_bytes > self._limits.max_durable_bytes:
             raise RequestTooLarge("The request is too large to be durable")
-        full = len(self._running) >= self._limits.max_durable_requests
-        if full or self._running_bytes + n_bytes > self._limits.max_durable_bytes:
-            raise Overloaded("Too many durable requests are running", retry_after_s=RETRY_AFTER_S)
+        limits = self._limits
+        has_place = self._number.has_room(principal, 1, limits.max_durable_requests)
+        if not (has_place and self._bytes.has_room(principal, n_bytes, limits.max_durable_bytes)):
+            raise Overloaded("Too many durable requests are kept", retry_after_s=RETRY_AFTER_S)
 
     def add(
         self, key: DurableKey, digest: bytes, n_bytes: int, stream: ResponseStream
@@ -133,47 +173,52 @@ class DurableRequests:
         stream is observed."""
         n_bytes += SEQUENCE_BYTES * len(stream.logs)
         added = self._running[key] = DurableRequest(key, digest, stream, n_bytes, self)
-        self.grew(n_bytes)
+        self._number.add(key.principal, 1)
+        self.grew(added, n_bytes)
         return added
 
-    def grew(self, n_bytes: int) -> None:
+    def grew(self, request: DurableRequest, n_bytes: int) -> None:
         """A running request takes that many bytes more."""
-        self._running_bytes += n_bytes
-        self._shrink()
+        principal = request.key.principal
+        self._bytes.add(principal, n_bytes)
+        self._shrink(principal)
 
     def ended(self, request: DurableRequest) -> None:
         """A running request has ended. It is kept if its end is an answer."""
-        del self._running[request.key]
-        self._running_bytes -= request.n_bytes
+        key, n_bytes = request.key, request.n_bytes
+        del self._running[key]
         if not is_an_answer(request.stream):
+            self._forget(key, n_bytes)
             return
         request.expires_at = self._clock() + self._limits.durable_window_s
-        self._finished[request.key] = request
-        self._finished_bytes += request.n_bytes
-        self._shrink()
+        self._finished[key] = request
+        self._number.finished[key.principal] += 1
+        self._bytes.finished[key.principal] += n_bytes
+        self._shrink(key.principal)
         self._expect_expiry()
 
-    def _shrink(self) -> None:
-        """Drop finished requests until the limits hold."""
+    def _shrink(self, principal: str) -> None:
+        """Drop finished requests until the limits hold, which this principal has exceeded."""
         limits = self._limits
-        while self._finished and len(self) > limits.max_durable_requests:
-            self._drop_of_most(lambda _: 1)
-        while self._finished and self.n_bytes > limits.max_durable_bytes:
-            self._drop_of_most(lambda one: one.n_bytes)
-
-    def _drop_of_most(self, weight: Callable[[DurableRequest], int]) -> None:
-        """Drop the oldest request of the principal whose requests weigh most."""
-        weights = Counter[str]()
-        for key, one in self._finished.items():
-            weights[key.principal] += weight(one)
-        most = max(weights, key=weights.__getitem__)
-        self._drop(next(key for key in self._finished if key.principal == most))
+        for shares, limit in (
+            (self._number, limits.max_durable_requests),
+            (self._bytes, limits.max_durable_bytes),
+        ):
+            while shares.total > limit and (most := shares.most_droppable(principal)) is not None:
+                self._drop(next(key for key in self._finished if key.principal == most))
 
     def _drop(self, key: DurableKey) -> bool:
         dropped = self._finished.pop(key, None)
-        if dropped is not None:
-            self._finished_bytes -= dropped.n_bytes
-        return dropped is not None
+        if dropped is None:
+            return False
+        self._number.finished[key.principal] -= 1
+        self._bytes.finished[key.principal] -= dropped.n_bytes
+        self._forget(key, dropped.n_bytes)
+        return True
+
+    def _forget(self, key: DurableKey, n_bytes: int) -> None:
+        self._number.add(key.principal, -1)
+        self._bytes.add(key.principal, -n_bytes)
 
     def _oldest(self) -> DurableRequest | None:
         return next(iter(self._finished.values()), None)

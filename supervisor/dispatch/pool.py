@@ -59,7 +59,8 @@ class WorkerPool:
         if fingerprint not in self._routers:
             self._routers[fingerprint] = Router(strategy(self._routing))
             self._beside[fingerprint] = Loads()
-        self._routers[fingerprint].add(epoch, self._capacity)
+        is_far = worker.machine is not None
+        self._routers[fingerprint].add(epoch, self._capacity, is_far=is_far)
 
     def drain(self, worker: WorkerHandle) -> None:
         """It gets no new sequences from now on."""
@@ -78,7 +79,8 @@ class WorkerPool:
             return
         fingerprint = worker.facts.fingerprint
         self._beside[fingerprint].remove(epoch)
-        self._routers[fingerprint].add(epoch, self._capacity, self._outstanding[epoch])
+        n_sequences, is_far = self._outstanding[epoch], worker.machine is not None
+        self._routers[fingerprint].add(epoch, self._capacity, n_sequences, is_far=is_far)
         self._open[epoch] = worker
 
     def _put_beside(self, worker: WorkerHandle) -> None:

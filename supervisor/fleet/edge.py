@@ -18,11 +18,12 @@ from gpufc.protocol import Boot, ToWorker
 from supervisor.descriptors import Reserve
 from supervisor.fleet.crash_record import MAX_LOG_BYTES
 from supervisor.fleet.exit_reason import ExitReason, classify, device_memory
+from supervisor.fleet.followed import ExitListener as SystemExitListener
+from supervisor.fleet.followed import Lent
 from supervisor.fleet.link import WorkerLink
 from supervisor.fleet.oom import OomCounter
 from supervisor.fleet.peer import BrokenListener, MessageListener
-from supervisor.fleet.process import ExitListener as SystemExitListener
-from supervisor.fleet.process import Lent, WorkerProcess
+from supervisor.fleet.process import WorkerProcess
 from supervisor.fleet.standby import SparePool
 from supervisor.fleet.watchdog import Vitals
 from supervisor.fleet.worker_log import WorkerLog

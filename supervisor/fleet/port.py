@@ -59,6 +59,11 @@ class WorkerHandle(Protocol):
         """The facts of the loaded model."""
         ...
 
+    @property
+    def machine(self) -> str | None:
+        """Its machine's name; None for the front's own."""
+        ...
+
     def drained(self) -> None:
         """Say that no stream needs this worker's line any more: it may be ended.
 

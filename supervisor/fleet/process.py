@@ -7,7 +7,6 @@ Everything here runs in the event loop's thread, which must be the main thread: 
 parent-death signal follows the *thread* that forked it.
 """
 
-import asyncio
 import contextlib
 import os
 import resource
@@ -15,24 +14,18 @@ import signal
 import site
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-from msgspec import Struct
 
 import gpufc
 from gpufc import wire
 from gpufc.end_word import END_FD
-from gpufc.proc_stat import stat_fields
 from gpufc.protocol import Boot
-from supervisor.fleet.end_watch import EndWatch, close_word, ending_status, new_word
-from supervisor.fleet.recycling import anonymous_bytes
-from supervisor.fleet.watchdog import Vitals
+from supervisor.fleet.end_watch import close_word, new_word
+from supervisor.fleet.followed import ExitListener, FollowedProcess, Lent
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "engine_worker")
 """`-P` keeps Python from importing modules of the operator's current folder."""
-
-_CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 _PASSED = frozenset(
     {
@@ -67,20 +60,6 @@ swap, keep each other from computing."""
 
 _SECRET = ("TOKEN", "SECRET", "PASSWORD", "API_KEY")
 
-ExitListener = Callable[[int, int], None]
-"""Called once, in the event loop, with `si_code` and `si_status` of the reaped process."""
-
-
-class Lent(Struct, frozen=True):
-    """A process's descriptors, to be copied to a front that takes over: its pidfd, the boot pipe's
-    write end, and its end word, if it has one.
-
-    The pidfd reports its end. While any process holds the pipe, it does not end by itself."""
-
-    pidfd: int
-    boot_write: int
-    end_word: int | None = None
-
 
 def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that a worker gets, by allow-list: variables that locate libraries and devices.
@@ -99,13 +78,11 @@ def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
     return passed
 
 
-class WorkerProcess:
+class WorkerProcess(FollowedProcess):
     """A running process and its process group, from spawn until it has been reaped.
 
     After `on_exit` has been called, every method does nothing.
     """
-
-    machine: str | None = None
 
     def __init__(
         self,
@@ -120,45 +97,29 @@ class WorkerProcess:
 
         Raises `OSError`.
         """
-        self._on_exit = on_exit
-        self.on_ending: ExitListener = lambda si_code, si_status: None
-        self._loop = asyncio.get_running_loop()
-        boot_read, self._boot_write = os.pipe()
-        self._end_word = new_word()
-        self._end_watch: EndWatch | None = None
+        boot_read, boot_write = os.pipe()
+        end_word = new_word()
         try:
             passed = _TUNED | scrubbed(environ or os.environ) | dict(extra)
-            self._popen = _spawn(command, boot_read, self._end_word, log, passed)
+            self._popen = _spawn(command, boot_read, end_word, log, passed)
+            pidfd = _follow(self._popen)
         except BaseException:
-            os.close(self._boot_write)
-            close_word(self._end_word)
+            os.close(boot_write)
+            close_word(end_word)
             raise
         finally:
             os.close(boot_read)
-        self.pid = self._popen.pid
+        super().__init__(self._popen.pid, Lent(pidfd, boot_write, end_word))
         with contextlib.suppress(ProcessLookupError):
             # a core file would contain prompts
             resource.prlimit(self.pid, resource.RLIMIT_CORE, (0, 0))
-        try:
-            self._pidfd = os.pidfd_open(self.pid)
-        except OSError:  # no descriptor is free: the process could not be followed
-            os.killpg(self.pid, signal.SIGKILL)
-            self._popen.wait()
-            self._close_boot()
-            raise
+        self._on_exit = on_exit
         self._loop.add_reader(self._pidfd, self._ended)
-        self._running = True
 
     def boot(self, boot: Boot) -> None:
         """Send the boot message. Never waits. `on_exit` reports the end of a dead process."""
         with contextlib.suppress(BrokenPipeError):
             wire.write_boot(self._boot_write, boot)
-
-    def watch_end(self) -> None:
-        """Call `on_ending` once, as soon as the process begins to end, with the arguments that
-        `on_exit` will have. It is not called where that cannot be told so early."""
-        if self._end_word is not None and self._end_watch is None and self._running:
-            self._end_watch = EndWatch(self._end_word, self._loop, self._ending)
 
     def signal(self, number: signal.Signals, *, group: bool = False) -> None:
         """Send a signal to the process, or with `group` also to its children."""
@@ -175,22 +136,6 @@ class WorkerProcess:
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return self._running and os.waitid(os.P_PIDFD, self._pidfd, options) is None
 
-    def vitals(self) -> Vitals | None:
-        """Its run state, CPU time and page faults now; None if they cannot be read."""
-        return vitals_of(self.pid)
-
-    def rss_bytes(self) -> int:
-        """Resident memory now; 0 if it cannot be read."""
-        return rss_bytes_of(self.pid)
-
-    def anonymous_bytes(self) -> int | None:
-        """Its memory that no file backs; None if it is gone."""
-        return anonymous_bytes(self.pid)
-
-    def lend(self) -> Lent:
-        """Its descriptors. They stay its own."""
-        return Lent(self._pidfd, self._boot_write, self._end_word)
-
     def let_go(self) -> None:
         """Leave it to another front: send nothing and report nothing any more.
 
@@ -200,20 +145,6 @@ class WorkerProcess:
             self._running = False
             self._popen.returncode = 0  # it is meant to outlive us
             self._close_boot()
-
-    def _close_boot(self) -> None:
-        if self._end_watch is not None:
-            self._end_watch.close()
-        close_word(self._end_word)
-        self._end_word = None
-        if self._boot_write >= 0:
-            os.close(self._boot_write)
-            self._boot_write = -1
-
-    def _ending(self) -> None:
-        status = ending_status(self.pid)
-        if self._running and status is not None:  # else the pidfd will tell
-            self.on_ending(*as_waited(status))
 
     def _ended(self) -> None:
         """The pidfd became readable: the process is a zombie, so its pid is still its own."""
@@ -230,30 +161,14 @@ class WorkerProcess:
         self._on_exit(result.si_code, result.si_status)
 
 
-def as_waited(status: int) -> tuple[int, int]:
-    """A wait status as `si_code` and `si_status`."""
-    if os.WIFSIGNALED(status):
-        return os.CLD_KILLED, os.WTERMSIG(status)
-    return os.CLD_EXITED, os.WEXITSTATUS(status)
-
-
-def vitals_of(pid: int) -> Vitals | None:
-    """A process's run state, CPU time and page faults now; None if they cannot be read."""
+def _follow(child: subprocess.Popen[bytes]) -> int:
+    """A child's pidfd. Raises `OSError`, and ends the child, which could not be followed then."""
     try:
-        fields = stat_fields(pid)
-        cpu_s = (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
-        return Vitals(fields[0].decode(), cpu_s, int(fields[9]), int(fields[21]))
-    except (OSError, IndexError, ValueError):
-        return None
-
-
-def rss_bytes_of(pid: int) -> int:
-    """A process's resident memory now; 0 if it cannot be read."""
-    try:
-        with open(f"/proc/{pid}/statm", "rb") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except (OSError, IndexError):
-        return 0
+        return os.pidfd_open(child.pid)
+    except OSError:  # no descriptor is free
+        os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        raise
 
 
 def _spawn(

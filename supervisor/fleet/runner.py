@@ -29,13 +29,13 @@ from supervisor.fleet import events as ev
 from supervisor.fleet import refusal
 from supervisor.fleet.edge import Edge, Link
 from supervisor.fleet.exit_reason import ASKED, ExitReason, Reason
+from supervisor.fleet.followed import Lent
 from supervisor.fleet.lifecycle import WorkerLifecycle
 from supervisor.fleet.line import Line
 from supervisor.fleet.model_files import Stamp, stamps
 from supervisor.fleet.observation import Observation
 from supervisor.fleet.placer import PlaceListener, Placer
 from supervisor.fleet.port import FleetListener, WorkerMessage
-from supervisor.fleet.process import Lent
 from supervisor.fleet.states import COMING_UP
 from supervisor.fleet.step_rate import StepRate
 from supervisor.fleet.trial import Trial

@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gpufc.config import BackendKind, Config, Spread, Standby
+from supervisor.fleet.followed import ExitListener
 from supervisor.fleet.port import SpareState, SpareStatus
-from supervisor.fleet.process import ExitListener, WorkerProcess
+from supervisor.fleet.process import WorkerProcess
 
 logger = logging.getLogger(__name__)
 

@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping
 from gpufc.errors import Overloaded
 from gpufc.ids import Epoch, WorkerName
 from supervisor.fleet.condition import FAILED_S
+from supervisor.fleet.followed import Lent
 from supervisor.fleet.group import Group
 from supervisor.fleet.inheritance import Holdings, is_unchanged, take_stock
 from supervisor.fleet.maker import Maker
 from supervisor.fleet.names import ServedNames
 from supervisor.fleet.place import Place
 from supervisor.fleet.port import Condition, ConditionStatus, WorkerHandle
-from supervisor.fleet.process import Lent
 
 
 class Succession:

@@ -32,6 +32,10 @@ UNREACHABLE_S = 1.0
 """How long a peer may be gone from the link. A dying peer's exit comes within milliseconds, and has
 a better reason."""
 
+LEAST_UNCOPIED = 1 << 20
+"""Bytes of a message that is read where ZeroMQ has put it. To copy tens of megabytes holds the loop
+for tens of milliseconds; for a small message a view costs more than a copy."""
+
 _NOBLOCK, _SNDMORE = map(int, (zmq.NOBLOCK, zmq.NOBLOCK | zmq.SNDMORE))
 
 
@@ -43,8 +47,8 @@ class WorkerSocket:
         context: "zmq.Context[zmq.Socket[bytes]]",
         path: Path,
         *,
-        admit: Callable[[bytes], bool],
-        on_message: Callable[[bytes], None],
+        admit: Callable[[Buffer], bool],
+        on_message: Callable[[Buffer], None],
         on_fault: Callable[[str], None],
     ) -> None:
         """`admit` gets each message of a peer before there is *the* peer, and says whether it is
@@ -99,7 +103,8 @@ class WorkerSocket:
     def _take(self) -> None:
         receive, option = self._socket.recv, self._socket.getsockopt
         sender = receive(_NOBLOCK)
-        data = receive(_NOBLOCK)
+        frame = receive(_NOBLOCK, copy=False)
+        data: Buffer = frame.bytes if len(frame) < LEAST_UNCOPIED else frame.buffer
         while option(zmq.RCVMORE):
             receive(_NOBLOCK)
             data = b""  # no worker sends several frames: an empty message breaks its protocol

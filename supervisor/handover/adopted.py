@@ -5,7 +5,6 @@ until the parent has reaped the process; later the pidfd has it (PIDFD_GET_INFO,
 older kernel, Python's fault handler may have named the signal in the worker's log.
 """
 
-import asyncio
 import contextlib
 import fcntl
 import logging
@@ -19,10 +18,7 @@ from msgspec import Struct
 
 from gpufc.proc_stat import stat_fields
 from gpufc.protocol import Boot
-from supervisor.fleet.end_watch import EndWatch, close_word, ending_status
-from supervisor.fleet.process import ExitListener, Lent, as_waited, rss_bytes_of, vitals_of
-from supervisor.fleet.recycling import anonymous_bytes
-from supervisor.fleet.watchdog import Vitals
+from supervisor.fleet.followed import ExitListener, FollowedProcess, Lent, as_waited
 
 logger = logging.getLogger(__name__)
 
@@ -50,14 +46,12 @@ class Inherited(Struct, frozen=True):
     lent: Lent
 
 
-class AdoptedProcess:
+class AdoptedProcess(FollowedProcess):
     """Implements `fleet.edge.Process`. All methods run in the event loop's thread.
 
     Until `attach`, the process belongs to the old front: it gets no messages, and its exit is not
     reported.
     """
-
-    machine: str | None = None
 
     def __init__(
         self,
@@ -68,21 +62,17 @@ class AdoptedProcess:
     ) -> None:
         """`on_exit` gets `si_code` and `si_status` as from `waitid`, once. `on_boot` is called when
         the runner has named a successor."""
-        self.pid = inherited.pid
+        super().__init__(inherited.pid, inherited.lent)
         self.successor: Boot | None = None
         """This process's role, once the runner has named it."""
-        self.on_ending: ExitListener = lambda si_code, si_status: None
-        self._pidfd = inherited.lent.pidfd
-        self._boot_write = inherited.lent.boot_write
-        self._end_word = inherited.lent.end_word
-        self._end_watch: EndWatch | None = None
         self._log = log
         self._log_mark = _size(log)
         self._on_exit = on_exit
         self._on_boot = on_boot
         self._is_ours = False
-        self._running = True
-        self._loop = asyncio.get_running_loop()
+        self._end_wanted = False
+        """Whether `watch_end` was called before `attach`: both follow the same `Go`, and a worker
+        may be ready here before this front has read it."""
 
     def boot(self, boot: Boot) -> None:
         """Keep the boot message for `Attach`: the process was booted by the old front."""
@@ -93,6 +83,8 @@ class AdoptedProcess:
         """Own the process from now on."""
         self._is_ours = True
         self._loop.add_reader(self._pidfd, self._ended)
+        if self._end_wanted:
+            self.watch_end()
 
     def signal(self, number: signals.Signals, *, group: bool = False) -> None:
         """Send a signal to the process, or to its whole group."""
@@ -104,27 +96,11 @@ class AdoptedProcess:
             else:
                 signals.pidfd_send_signal(self._pidfd, number)
 
-    def vitals(self) -> Vitals | None:
-        """See `WorkerProcess`."""
-        return vitals_of(self.pid) if self._running else None
-
-    def rss_bytes(self) -> int:
-        """See `WorkerProcess`."""
-        return rss_bytes_of(self.pid) if self._running else 0
-
     def watch_end(self) -> None:
-        """See `WorkerProcess`."""
-        is_due = self._running and self._is_ours and self._end_watch is None
-        if self._end_word is not None and is_due:
-            self._end_watch = EndWatch(self._end_word, self._loop, self._ending)
-
-    def anonymous_bytes(self) -> int | None:
-        """See `WorkerProcess`."""
-        return anonymous_bytes(self.pid) if self._running else None
-
-    def lend(self) -> Lent:
-        """See `WorkerProcess`."""
-        return Lent(self._pidfd, self._boot_write, self._end_word)
+        """See `WorkerProcess`. Before `attach` it takes effect there."""
+        self._end_wanted = True
+        if self._is_ours:
+            super().watch_end()
 
     def let_go(self) -> None:
         """See `WorkerProcess`. There is no child to reap."""
@@ -133,18 +109,6 @@ class AdoptedProcess:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._close_boot()
-
-    def _close_boot(self) -> None:
-        if self._end_watch is not None:
-            self._end_watch.close()
-        close_word(self._end_word)
-        self._end_word = None
-        os.close(self._boot_write)
-
-    def _ending(self) -> None:
-        status = ending_status(self.pid)
-        if self._running and status is not None:  # else the pidfd will tell
-            self.on_ending(*as_waited(status))
 
     def _signal_group(self, number: signals.Signals) -> None:
         try:

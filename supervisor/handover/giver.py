@@ -21,8 +21,8 @@ from gpufc.settings import Origin, Value
 from supervisor import systemd
 from supervisor.dispatch.dispatcher import Dispatcher
 from supervisor.fleet.fleet import Fleet
+from supervisor.fleet.followed import Lent
 from supervisor.fleet.inheritance import Holdings
-from supervisor.fleet.process import Lent
 from supervisor.handover.messages import (
     VERSION,
     Attached,

@@ -42,6 +42,7 @@ class RemoteWorker:
         self.model = before.model
         self.line = before.line
         self.facts = before.facts
+        self.machine = before.machine
         self.write: Callable[[bytes], None] = lambda data: None
 
     def send(self, message: ToWorker) -> None:

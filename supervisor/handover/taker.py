@@ -23,8 +23,8 @@ from gpufc.protocol import PROTOCOL_VERSION
 from gpufc.settings import Settings
 from supervisor.dispatch.ledger import Ledger
 from supervisor.fleet.fleet import Fleet
+from supervisor.fleet.followed import ExitListener, Lent
 from supervisor.fleet.inheritance import FleetInheritance
-from supervisor.fleet.process import ExitListener, Lent
 from supervisor.fleet.states import WorkerState
 from supervisor.handover import messages
 from supervisor.handover.adopted import AdoptedProcess, Inherited

@@ -36,6 +36,7 @@ from supervisor.http.openapi.spec import NDJSON, SERVER_SENT_EVENTS, Described, 
 from supervisor.http.rerank import RerankBody, Reranked, TextResult
 from supervisor.http.responses.answer import ResponseObject
 from supervisor.http.responses.fields import ResponsesFields
+from supervisor.http.responses.handlers import InputTokens
 from supervisor.http.route import Route
 from supervisor.http.service import admin, session
 
@@ -100,6 +101,10 @@ SPECS: Mapping[tuple[str, str], Spec] = {
         stream=SERVER_SENT_EVENTS,
         example={"input": "Hello", "max_output_tokens": 16},
     ),
+    ("POST", "/v1/responses/input_tokens"): Spec(
+        body=ResponsesFields, answer=InputTokens, example={"input": "Hello"}
+    ),
+    ("POST", "/v1/responses/compact"): REFUSED,
     ("GET", "/v1/responses/{response}"): Spec(answer=ResponseObject),
     ("POST", "/v1/messages"): Spec(
         body=MessagesBody,

@@ -117,7 +117,9 @@ def _only_output() -> BinaryIO:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        code = main()
     except (msgspec.MsgspecError, BrokenPipeError) as err:
         logger.error("front_lost: %s", err)
-        sys.exit(1)
+        code = 1
+    sys.stderr.flush()
+    os._exit(code)  # Python's own end aborts if the inbox's thread waits for a line

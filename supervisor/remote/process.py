@@ -15,7 +15,7 @@ from supervisor.cluster.messages import Ending, Exited, Signal, Spawn, SpawnFail
 from supervisor.cluster.port import HostChannel
 from supervisor.fleet.edge import ExitListener
 from supervisor.fleet.exit_reason import ExitReason, Reason, classify, device_memory
-from supervisor.fleet.process import Lent
+from supervisor.fleet.followed import Lent
 from supervisor.fleet.watchdog import Vitals
 
 logger = logging.getLogger(__name__)

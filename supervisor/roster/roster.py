@@ -163,7 +163,7 @@ class Roster:
         """A request asks that its model stay for so long after its end; negative: for ever; 0: it
         goes when it is idle; None changes nothing. A pinned model and the only one stay anyway.
 
-        Unless it `may_shorten` the time, the model stays as long as is configured at least."""
+        Unless it `may_shorten` the time, the model stays as long as it would have at least."""
         if self.served.keep_alive(model, seconds, may_shorten=may_shorten):
             self.poke(model)
 

@@ -9,7 +9,7 @@ from supervisor.residency.port import Terms
 from supervisor.residency.residency import Residency
 from supervisor.roster.needs import Needs
 from supervisor.roster.port import FleetPort
-from supervisor.roster.terms import at_least, keep_alive, terms_of
+from supervisor.roster.terms import keep_alive, longer, terms_of
 
 
 class Served:
@@ -58,7 +58,8 @@ class Served:
         config = self._fleet.group(model).config
         if seconds is None or config.pinned or self.is_only(model):
             return False
-        self._keep_alive[model] = seconds if may_shorten else at_least(config, seconds)
+        now_s = self._keep_alive.get(model, keep_alive(config, is_only=False))
+        self._keep_alive[model] = seconds if may_shorten else longer(now_s, seconds)
         self.register(model)
         return True
 

@@ -38,11 +38,10 @@ def keep_alive(config: ModelConfig, *, is_only: bool) -> float | None:
     return None if is_only else KEEP_ALIVE_S
 
 
-def at_least(config: ModelConfig, wanted_s: float) -> float:
-    """How long a model of several stays that is wanted for so long: not for less than configured.
-    Negative means until its memory is wanted."""
-    least = KEEP_ALIVE_S if config.keep_alive_s is None else config.keep_alive_s
-    return -1.0 if min(least, wanted_s) < 0 else max(least, wanted_s)
+def longer(now_s: float | None, wanted_s: float) -> float:
+    """The longer one of two times that a model stays. None and negative mean until its memory is
+    wanted."""
+    return -1.0 if now_s is None or min(now_s, wanted_s) < 0 else max(now_s, wanted_s)
 
 
 def rules_of(config: Config) -> Rules:

@@ -6,7 +6,8 @@ from supervisor.routing.port import Arrival
 
 
 class LeastOutstanding:
-    """The worker with the fewest sequences, then with the fewest tokens to prefill."""
+    """The worker with the fewest sequences, then with the fewest tokens to prefill, then a near
+    one."""
 
     def choose(self, arrival: Arrival, loads: Loads) -> Epoch | None:
         return loads.least()

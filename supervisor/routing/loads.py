@@ -10,7 +10,7 @@ class Load(Struct):
     """One worker's open work: sequences, and tokens of their prompts that are not computed yet.
 
     `turn` is the number of the last sequence that it got, `asked` that of the last question; a
-    lower one was longer ago.
+    lower one was longer ago. `is_far` says that a network lies between it and the front.
     """
 
     capacity: int
@@ -18,6 +18,7 @@ class Load(Struct):
     n_prefill: int = 0
     turn: int = 0
     asked: int = 0
+    is_far: bool = False
 
     @property
     def has_room(self) -> bool:
@@ -32,7 +33,7 @@ class Loads:
 
     def __init__(self) -> None:
         self._loads: dict[Epoch, Load] = {}
-        self._by_room = Ranking[tuple[int, int, int]]()
+        self._by_room = Ranking[tuple[int, int, bool, int]]()
         self._by_quiet = Ranking[tuple[int, int]]()
         self._with_room: dict[Epoch, None] = {}
         self._turn = 0
@@ -47,9 +48,11 @@ class Loads:
     def __len__(self) -> int:
         return len(self._loads)
 
-    def add(self, worker: Epoch, capacity: int, n_sequences: int = 0) -> None:
+    def add(
+        self, worker: Epoch, capacity: int, n_sequences: int = 0, *, is_far: bool = False
+    ) -> None:
         """A worker that may have `capacity` sequences at once, and has some already."""
-        self._loads[worker] = load = Load(capacity, n_sequences)
+        self._loads[worker] = load = Load(capacity, n_sequences, is_far=is_far)
         self._changed(worker, load)
         self._by_quiet.put(worker, (load.n_sequences, load.asked))
 
@@ -106,8 +109,8 @@ class Loads:
     def least(self) -> Epoch | None:
         """The worker with the fewest sequences among those with room; None if all are full.
 
-        Among equals the one with the fewest tokens to prefill, then the one that got its last
-        sequence the longest ago.
+        Among equals the one with the fewest tokens to prefill, then one on the front's machine,
+        then the one that got its last sequence the longest ago.
         """
         return self._by_room.first()
 
@@ -123,7 +126,7 @@ class Loads:
     def _changed(self, worker: Epoch, load: Load) -> None:
         if load.has_room:
             self._with_room.setdefault(worker, None)
-            self._by_room.put(worker, (load.n_sequences, load.n_prefill, load.turn))
+            self._by_room.put(worker, (load.n_sequences, load.n_prefill, load.is_far, load.turn))
         else:
             self._with_room.pop(worker, None)
             self._by_room.drop(worker)

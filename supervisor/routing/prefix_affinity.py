@@ -45,7 +45,7 @@ class PrefixAffinity:
                 continue
             fit = [one for one in holders if one in loads and _within_guard(loads[one], floor)]
             if fit:
-                return min(fit, key=lambda one: (loads[one].n_sequences, loads[one].n_prefill))
+                return min(fit, key=lambda one: _rank(loads[one]))
             passed_over = holders
         return least
 
@@ -68,6 +68,10 @@ def _landmarks(prefix: tuple[int, ...]) -> Iterator[int]:
     while n:
         yield prefix[n - 1]
         n = 3 * n // 4
+
+
+def _rank(load: Load) -> tuple[int, int, bool]:
+    return load.n_sequences, load.n_prefill, load.is_far
 
 
 def _within_guard(load: Load, floor: int) -> bool:

@@ -19,9 +19,12 @@ class Router:
     def __len__(self) -> int:
         return len(self.loads)
 
-    def add(self, worker: Epoch, capacity: int, n_sequences: int = 0) -> None:
-        """A ready worker, which may have `capacity` sequences at once, and has some already."""
-        self.loads.add(worker, capacity, n_sequences)
+    def add(
+        self, worker: Epoch, capacity: int, n_sequences: int = 0, *, is_far: bool = False
+    ) -> None:
+        """A ready worker, which may have `capacity` sequences at once, and has some already.
+        `is_far` if it is on another machine."""
+        self.loads.add(worker, capacity, n_sequences, is_far=is_far)
 
     def resize(self, capacity: int) -> None:
         """Each worker may have so many sequences from now on."""

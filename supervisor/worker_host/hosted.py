@@ -12,6 +12,7 @@ from gpufc.config import ModelConfig
 from gpufc.errors import LinkError
 from gpufc.ids import Epoch
 from gpufc.protocol import Attach, Boot, Ready
+from gpufc.wire import Buffer
 from supervisor.cluster import wire
 from supervisor.cluster.messages import (
     Adoption,
@@ -140,7 +141,7 @@ class HostedWorker:
         except zmq.ZMQError as err:
             raise OSError(err.errno, f"cannot bind a worker's link: {err}") from err
 
-    def from_worker(self, link: "_Link", data: bytes) -> None:
+    def from_worker(self, link: "_Link", data: Buffer) -> None:
         """Relay a message of the worker, unless it belongs to an earlier adoption: two fronts may
         give the same number to their epochs."""
         if link is not self._link or not self._is_open:
@@ -198,7 +199,7 @@ class _Link:
         )
         self._worker = worker
 
-    def _admit(self, data: bytes) -> bool:
+    def _admit(self, data: Buffer) -> bool:
         admitted = self.peer.greet(data)
         if admitted:
             self._worker.left_links(self)
@@ -206,7 +207,7 @@ class _Link:
         return admitted
 
 
-def _is_ready(data: bytes) -> bool:
+def _is_ready(data: Buffer) -> bool:
     """Whether a message says that the model is loaded. Called until it does."""
     try:
         return isinstance(worker_wire.decode_from_worker(data), Ready)

@@ -49,6 +49,7 @@ async def serve(plan: Plan, say: Say) -> str:
     """Run until a signal or the front ends it. Returns the reason. Raises `ConfigError`.
 
     Belongs into the main thread. No worker outlives the call."""
+    front_process.start_threads()
     memory = Memory(plan.key_file)
     monitor = default_monitor(str(plan.runtime.path))
     monitor.start()

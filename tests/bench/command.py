@@ -73,19 +73,35 @@ def _compare(options: argparse.Namespace) -> None:
     conditions = machine.conditions() | _peer(servers for _, servers in played)
     _say(*_conditions(conditions, setting))
     results = Results(conditions, {name: str(value) for name, value in vars(options).items()})
-    for scenario, servers in played:
-        _play(options, setting, scenario, servers, results)
-        results.write(options.json, options.plot)
-    if kernels is not None:
-        for scenario in [scenario for scenario, _ in played if scenario.is_plain]:
-            measured = batched.measure(kernels, setting, _sized(options, scenario))
-            found = results.add_kernels(scenario.name, scenario.bounds.streams, measured)
-            _say(_kernels(found))
-        results.write(options.json, options.plot)
+    try:
+        for scenario, servers in played:
+            _play(options, setting, scenario, servers, results)
+            results.write(options.json, options.plot)
+        if kernels is not None:
+            for scenario in [scenario for scenario, _ in played if scenario.is_plain]:
+                measured = batched.measure(kernels, setting, _sized(options, scenario))
+                found = results.add_kernels(scenario.name, scenario.bounds.streams, measured)
+                _say(_kernels(found))
+            results.write(options.json, options.plot)
+    except KeyboardInterrupt:
+        _publish_compared(options, setting, results, conditions, ", broken off")
+        raise
+    _publish_compared(options, setting, results, conditions)
+
+
+def _publish_compared(
+    options: argparse.Namespace,
+    setting: Setting,
+    results: Results,
+    conditions: dict[str, Any],
+    ending: str = "",
+) -> None:
+    """Add the scenarios that were finished to the results file."""
     document = results.document()
     names = dict.fromkeys(row["server"] for row in document["rows"])
-    title = f"{' and '.join(names)} on {setting.model.name}, {setting.n_threads} threads"
-    _publish(options, title, markdown.comparison(document), conditions)
+    if names:
+        title = f"{' and '.join(names)} on {setting.model.name}, {setting.n_threads} threads"
+        _publish(options, title + ending, markdown.comparison(document), conditions)
 
 
 def _publish(
@@ -115,6 +131,7 @@ def _play(
     plan = Plan(
         scenarios=(_sized(options, scenario),), setting=setting,
         rounds=1 if options.quick else options.rounds, api=options.api, seed=options.seed,
+        all_loaded=options.all_loaded,
     )  # fmt: skip
     rows = carry_out(plan, servers, _say)
     names = [server.name for server in servers]

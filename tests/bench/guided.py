@@ -1,9 +1,13 @@
 """The guided scenarios: the speed of answers that a schema binds, beside free answers.
 
-One server gives all kinds of answers in turn, the free ones first and last. So each kind's rate is
-compared with that of free answers in the same run.
+One server gives all kinds of answers in turn, the free ones first and last. After each kind come
+free answers of the same lengths: where answers end at different times, fewer and fewer streams
+decode, and any answers get slower. So a kind's rate is compared with that of free answers of its
+own lengths (`of_same_lengths_share`), and with that of free answers that are all equally long
+(`of_free_share`), in the same run.
 """
 
+from itertools import count
 from typing import Any
 
 from msgspec import structs
@@ -74,35 +78,59 @@ SCHEMAS: dict[str, Any] = {
 }
 SHOWS = (
     "free_per_s",
-    *(f"{kind}_{figure}" for kind in SCHEMAS for figure in ("per_s", "of_free_share")),
+    *(
+        f"{kind}_{figure}"
+        for kind in SCHEMAS
+        for figure in ("per_s", "tokens", "of_same_lengths_share", "of_free_share")
+    ),
 )
+
+Outcomes = dict[str, list[Outcome]]
+"""Those of each kind, of `FREE`, and of the free answers that are `alike` a kind's."""
+
+
+def alike(kind: str) -> str:
+    """The name of free answers that are as long as this kind's."""
+    return f"{kind}_same_lengths"
 
 
 async def guide(
     target: Target, workload: Workload, bounds: Bounds, _n_ctx: int
 ) -> tuple[dict[str, float], Figures]:
-    """Tokens per second of each kind, and the share of it that free answers have."""
-    outcomes: dict[str, list[Outcome]] = {FREE: []}
-    for kind in (FREE, *SCHEMAS, FREE):
-        asked = structs.replace(
-            workload,
-            seed=workload.seed + 1000 * len(outcomes),
-            fields={"json_schema": SCHEMAS[kind], "ignore_eos": False} if kind != FREE else {},
-        )
+    """The metrics of all kinds, and the figures of all answers together."""
+    outcomes: Outcomes = {}
+    numbers = count(1)
+
+    async def ask(name: str, **changes: Any) -> None:
+        # no prompt is asked for twice: it would be in the cache
+        asked = structs.replace(workload, seed=workload.seed + 1000 * next(numbers), **changes)
         found = (await runner.run(target, asked, bounds)).outcomes
-        outcomes[kind] = [*outcomes.get(kind, ()), *found]
+        outcomes[name] = [*outcomes.get(name, ()), *found]
+
+    await ask(FREE)
+    for kind, schema in SCHEMAS.items():
+        await ask(kind, fields={"json_schema": schema, "ignore_eos": False})
+        await ask(alike(kind), lengths=lengths(outcomes[kind]))
+    await ask(FREE)
     return metrics(outcomes), figures([one for some in outcomes.values() for one in some])
 
 
-def metrics(outcomes: dict[str, list[Outcome]]) -> dict[str, float]:
+def lengths(outcomes: list[Outcome]) -> tuple[int, ...]:
+    """The answers' numbers of tokens, by conversation."""
+    ordered = sorted(outcomes, key=lambda one: one.conversation)
+    return tuple(max(1, one.output_tokens) for one in ordered)
+
+
+def metrics(outcomes: Outcomes) -> dict[str, float]:
     """Rates over the time in which at least one request of the kind ran."""
     rates = {kind: _rate(some) for kind, some in outcomes.items()}
     row = {f"{kind}_per_s": rate for kind, rate in rates.items()}
     for kind in SCHEMAS:
         good = [one for one in outcomes[kind] if one.failure is None]
         row[f"{kind}_tokens"] = sum(one.output_tokens for one in good) / max(1, len(good))
-        if rates[FREE]:
-            row[f"{kind}_of_free_share"] = rates[kind] / rates[FREE]
+        for name, free in (("same_lengths", alike(kind)), ("free", FREE)):
+            if rates[free]:
+                row[f"{kind}_of_{name}_share"] = rates[kind] / rates[free]
     failed = [one for some in outcomes.values() for one in some if one.failure is not None]
     return row | {"failed": float(len(failed))}
 

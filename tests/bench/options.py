@@ -28,7 +28,7 @@ with the CMAKE_ARGS that llama-cpp-python was built with. --alone measures gpufc
 
 EPILOG = f"""\
 A run of all defaults takes about half an hour on two cores. Results are written after each
-scenario, so an interrupted run keeps its finished scenarios.
+scenario, and an interrupted run adds its finished scenarios to the results file.
 
 llama-server: where {HOW_TO_BUILD}"""
 
@@ -69,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     add("--batched-bench", type=Path, metavar="PATH",
         help="llama-batched-bench (next to llama-server)")  # fmt: skip
     add("--alone", action="store_true", help="gpufc only")
+    add("--all-loaded", action="store_true", help="keep the server that is not measured loaded")
     add("--against", type=Path, metavar="FOLDER",
         help="compare with the gpufc in another checkout, such as the commit before")  # fmt: skip
     add("--other", action="append", default=[], metavar="KEY=VALUE",

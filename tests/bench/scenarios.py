@@ -111,6 +111,8 @@ SCENARIOS = {
         _streams("short16", 16, 16, requests=48, output=80, prompt=16),
         _streams("long1", 1, 4, requests=3, output=32, prompt=1500),
         _streams("long4", 4, 4, requests=8, output=32, prompt=1500),
+        _streams("long8", 8, 8, requests=16, output=32, prompt=1500),
+        _streams("long16", 16, 16, requests=32, output=32, prompt=1500),
         _streams("beside1", 1, 8, requests=3, output=96, neighbours=1),
         _streams("beside8", 8, 8, requests=16, output=64, neighbours=1),
         _streams("varied8", 8, 8, requests=24, output=96, varied=True),

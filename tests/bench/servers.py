@@ -20,6 +20,7 @@ import psutil
 from msgspec import Struct
 
 from gpufc.errors import StartError
+from tests.endings import unwound
 
 START_S = 120.0
 STOP_S = 20.0
@@ -168,7 +169,7 @@ class Running:
 @contextlib.contextmanager
 def running(server: Server, setting: Setting) -> Iterator[Running]:
     """Run a server, from readiness on. Raises `StartError`."""
-    with tempfile.TemporaryDirectory(prefix="gb", dir="/tmp") as name:
+    with unwound(), tempfile.TemporaryDirectory(prefix="gb", dir="/tmp") as name:
         folder, port = Path(name), _free_port()
         log = folder / "out"
         with log.open("wb") as out:
@@ -242,10 +243,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         children = psutil.Process(process.pid).children(recursive=True)
     process.terminate()
     try:
-        process.wait(STOP_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait(STOP_S)
-    for child in children:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_S)
+    finally:  # also if a signal has ended the wait
+        if process.poll() is None:
+            process.kill()
+            process.wait(STOP_S)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import uvloop
 from msgspec import Struct, structs
@@ -19,13 +20,17 @@ QUICK_PREFIX = 64
 
 
 class Plan(Struct, frozen=True, kw_only=True):
-    """The plan of a comparison. Each round has its own seed, so that no prompt repeats."""
+    """The plan of a comparison. Each round has its own seed, so that no prompt repeats.
+
+    With `all_loaded` the other servers are there as well, idle.
+    """
 
     scenarios: tuple[Scenario, ...]
     setting: Setting
     rounds: int
     api: Api = Api.CHAT
     seed: int = 1
+    all_loaded: bool = False
 
 
 def quick(scenario: Scenario) -> Scenario:
@@ -51,18 +56,25 @@ def carry_out(plan: Plan, servers: Sequence[Server], say: Say) -> list[Row]:
     rows = []
     for scenario in plan.scenarios:
         for number, name in order(list(by_name), plan.rounds):
-            row = one_round(plan, scenario, by_name[name], number)
+            idle = [one for one in servers if plan.all_loaded and one.name != name]
+            row = one_round(plan, scenario, by_name[name], number, idle)
             rows.append(row)
             say(f"{scenario.name} round {number + 1} {name}: {_brief(row, scenario)}")
     return rows
 
 
-def one_round(plan: Plan, scenario: Scenario, server: Server, number: int) -> Row:
-    """Start a server, then its neighbours; run the scenario, end them all."""
+def one_round(
+    plan: Plan, scenario: Scenario, server: Server, number: int, idle: Sequence[Server] = ()
+) -> Row:
+    """Start idle servers, the measured one, then its neighbours; run the scenario, end them all."""
     setting = structs.replace(plan.setting, slots=scenario.slots)
     workload = structs.replace(scenario.workload, seed=plan.seed + number)
     load = os.getloadavg()[0]
-    with running(server, setting) as alive, neighbours.busy(scenario.neighbours):
+    with ExitStack() as beside:
+        for other in idle:
+            beside.enter_context(running(other, setting))
+        alive = beside.enter_context(running(server, setting))
+        beside.enter_context(neighbours.busy(scenario.neighbours))
         target = Target(url=alive.url, api=plan.api)
         before = alive.cpu_s()
         metrics, figures = uvloop.run(

@@ -7,13 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
 from gpufc import settings
 from gpufc.errors import StartError
 from supervisor.bench.figures import figures
-from tests.bench import batched, command, growth, options, table
+from tests.bench import batched, command, growth, options, side_by_side, table
 from tests.bench.embedding import metrics as embedding_metrics
 from tests.bench.guided import SHOWS as GUIDED
 from tests.bench.intruder import Intrusion
@@ -188,6 +189,27 @@ def test_a_whole_comparison_with_real_processes(
     assert "## gpufc and llama-server on m.gguf, " in published
     assert "--results RESULTS.md`" in published
     assert "| multiturn | first_token_p50_ms | gpufc: " in published
+
+
+def test_a_comparison_that_is_broken_off_publishes_its_finished_scenarios(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def carry_out(plan: side_by_side.Plan, servers: object, say: object) -> list[Row]:
+        (scenario,) = plan.scenarios
+        if scenario.name == "short4":
+            raise KeyboardInterrupt
+        found = row("gpufc", 0, output_tokens_per_s=7.0)
+        return [msgspec.structs.replace(found, scenario=scenario.name)]
+
+    monkeypatch.setattr(command, "carry_out", carry_out)
+    results, model = tmp_path / "R.md", tmp_path / "m.gguf"
+    model.touch()
+    words = ["--alone", "--model", str(model), "--results", str(results)]
+    assert command.main([*words, "--scenario", "short1", "--scenario", "short4"]) == 130
+    said = results.read_text()
+    assert "broken off" in said
+    assert "| short1 | output_tokens_per_s | gpufc: 7" in said
+    assert "| short4 |" not in said
 
 
 @pytest.mark.slow

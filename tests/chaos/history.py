@@ -80,6 +80,16 @@ class History(Struct):
         """Whether the client still waits for something."""
         return self.ended_at is None
 
+    @property
+    def took_s(self) -> float:
+        """Seconds to the end; 0 while it is open."""
+        return 0.0 if self.ended_at is None else self.ended_at - self.started_at
+
+    @property
+    def first_s(self) -> float:
+        """Seconds to the first event; to the end where none came."""
+        return self.events[0].at - self.started_at if self.events else self.took_s
+
 
 def check(
     history: History, others: Iterable[History] = (), *, max_silence_s: float | None = None

@@ -8,6 +8,7 @@ A lane has processors of its own: lanes do not disturb each other's times.
 
 import asyncio
 import collections
+import json
 import random
 import tempfile
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ from pathlib import Path
 
 from msgspec import Struct, field
 
+from gpufc.config import LimitsConfig
 from tests.chaos import lanes
-from tests.chaos.history import Expected, History, check
+from tests.chaos.history import Expected, check
 from tests.chaos.load import Ask, ask_real, run_ask
 from tests.chaos.report import Report, reporting, say, spread
 from tests.chaos.rig import Rig, rig, stop_and_look
@@ -29,6 +31,8 @@ N_PROBES = 20
 """Short prompts before the hostile ones."""
 N_TOKENS = 2
 LEAST_BYTES, MOST_BYTES = 1 << 20, 4 << 20
+MOST_JSON_BYTES = LimitsConfig().max_body_bytes - 1024
+"""Of a prompt, beside the other fields of its body."""
 PART_PROMPTS = 60
 """Of one service where there are several lanes, so that all lanes end at about the same time."""
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
@@ -132,12 +136,7 @@ async def _probe(one: Rig, tally: Tally, number: int) -> float:
     ask = ask_real(f"{number} gardens and", N_TOKENS, cache_prompt=False)
     history = await run_ask(one.session, one.url, ask, f"short {number}")
     tally.wrong += [f"{history.name}: {item}" for item in check(history)]
-    return _first_s(history)
-
-
-def _first_s(history: History) -> float:
-    at = history.events[0].at if history.events else history.ended_at or history.started_at
-    return at - history.started_at
+    return history.first_s
 
 
 async def _send(one: Rig, tally: Tally, seeds: list[int]) -> None:
@@ -151,6 +150,12 @@ async def _send(one: Rig, tally: Tally, seeds: list[int]) -> None:
 
 
 def _prompt(seed: int) -> str:
-    """One text whose UTF-8 has between the lengths."""
+    """One text whose UTF-8 has between the lengths, or as much of it as a body may have: some
+    characters are six times as long in JSON."""
     size = random.Random(seed).randint(LEAST_BYTES, MOST_BYTES)
-    return text(seed, SPECIAL, size, size).encode()[:size].decode("utf-8", "ignore")
+    prompt = text(seed, SPECIAL, size, size).encode()[:size].decode("utf-8", "ignore")
+    n_chars = len(prompt)
+    while (n_bytes := len(json.dumps(prompt))) > MOST_JSON_BYTES:
+        n_chars = n_chars * MOST_JSON_BYTES // n_bytes
+        prompt = prompt[:n_chars]
+    return prompt

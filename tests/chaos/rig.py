@@ -22,6 +22,9 @@ POLL_S = 0.002
 READY_POLL_S = 0.02
 """Between looks for readiness. A worker that loads needs the processor that looks would take."""
 SURVIVE_S = 2.0
+PATIENCE_S = 180.0
+"""With a worker that starts. It guards against a hang: on a machine with twenty times more work
+than cores, a start takes more than a minute."""
 
 Figures = dict[str, Any]
 
@@ -62,10 +65,10 @@ class Rig:
             if holds(found):
                 return found
             if time.monotonic() > deadline:
-                raise Missed(f"not within {timeout_s:.0f} s: {why}")
+                raise Missed(f"not within {timeout_s:.0f} s: {why}; {_seen(found)}")
             await asyncio.sleep(poll_s)
 
-    async def until_ready(self, after: int = -1, timeout_s: float = 60.0) -> dict[str, Any]:
+    async def until_ready(self, after: int = -1, timeout_s: float = PATIENCE_S) -> dict[str, Any]:
         """The worker's row, once an epoch later than `after` serves."""
         found = await self.until(
             lambda now: is_ready(now) and worker(now)["epoch"] > after,
@@ -78,7 +81,7 @@ class Rig:
     async def until_idle(self) -> Figures:
         """Nothing runs or waits, and a worker is ready."""
         return await self.until(
-            lambda now: is_ready(now) and occupancy(now) == (0, 0), "idle and ready"
+            lambda now: is_ready(now) and occupancy(now) == (0, 0), "idle and ready", PATIENCE_S
         )
 
     def once(self) -> Path:
@@ -129,6 +132,14 @@ def worker(figures: Figures) -> dict[str, Any]:
     """The only worker's row."""
     row: dict[str, Any] = figures["workers"][0]
     return row
+
+
+def _seen(figures: Figures) -> str:
+    """What a wait that has ended in vain saw last."""
+    workers = ", ".join(f"{row['name']} {row['state']}" for row in figures["workers"])
+    n_running, n_waiting = occupancy(figures)
+    status = figures["front"]["condition"]["status"]
+    return f"workers {workers}; {n_running} running, {n_waiting} waiting; front {status}"
 
 
 def is_ready(figures: Figures) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from tests.clients.agents.relay import Demand, demanding, relay
+from tests.clients.agents.relay import LIMITS, Demand, bounded, demanding, relay
 
 DEMAND = Demand("read", {"path": "/note"})
 SCHEMA = DEMAND.schema
@@ -52,6 +52,18 @@ def test_a_request_without_the_tool_passes_as_it_is(path: str) -> None:
     for body in (ASKED[path] | {"tools": []}, None, ["x"]):
         assert demanding(path, body, DEMAND) == (body, False)
     assert demanding(path, ASKED[path], Demand("other", {})) == (ASKED[path], False)
+
+
+@pytest.mark.parametrize("path", ASKED)
+def test_an_answer_is_bounded_by_the_dialect_s_own_field(path: str) -> None:
+    given = ASKED[path] | {"max_tokens": 8192}
+    changed = bounded(path, given, 48)
+    assert changed == ASKED[path] | {LIMITS[path.removeprefix("/v1")]: 48}
+
+
+def test_other_requests_are_not_bounded() -> None:
+    assert bounded("/v1/messages/count_tokens", {"a": 1}, 48) == {"a": 1}
+    assert bounded("/v1/messages", None, 48) is None
 
 
 async def test_an_exchange_is_kept_as_both_sides_have_seen_it() -> None:

@@ -4,6 +4,7 @@ A sleeping process stands in for the worker host.
 """
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import os
@@ -69,7 +70,8 @@ async def ray_cluster(n_nodes: int, *folder: str) -> AsyncIterator[Cluster]:
         assert address
         yield Cluster(process, address)
     finally:
-        children = psutil.Process(process.pid).children(recursive=True)
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may have failed to begin
+            children = psutil.Process(process.pid).children(recursive=True)
         process.stdin.close()
         await asyncio.wait_for(process.wait(), 60.0)
         for child in children:

@@ -42,7 +42,9 @@ def raylet_of(worker: int) -> psutil.Process:
     return next(one for one in psutil.Process(worker).parents() if one.name() == "raylet")
 
 
-def configured(folder: Path, address: str, n_hosts: int, listen: str) -> Path:
+def configured(
+    folder: Path, address: str, n_hosts: int, listen: str, more: str = "", step_ms: int = 5
+) -> Path:
     config = folder / "config.toml"
     config.write_text(
         f'cluster_listen = "{listen}"\n'
@@ -50,18 +52,27 @@ def configured(folder: Path, address: str, n_hosts: int, listen: str) -> Path:
         f'cluster = "ray://{address}"\n'
         f"cluster_hosts = {n_hosts}\n"
         'cluster_resources = "CPU=1"\n'
-        "shutdown_timeout_s = 1.0\n"
+        f"shutdown_timeout_s = 1.0\n{more}\n"
         '[models.fake]\nspread = "machines"\nbackend = "fake"\n'
-        f'replicas = {n_hosts}\nfake_script = "step_ms=5"\n'
+        f'replicas = {n_hosts}\nfake_script = "step_ms={step_ms}"\n'
     )
     return config
 
 
 @contextmanager
-def front_on(folder: Path, address: str, n_hosts: int = 2) -> Iterator[Cluster]:
+def front_on(
+    folder: Path,
+    address: str,
+    n_hosts: int = 2,
+    *,
+    is_insecure: bool = False,
+    step_ms: int = 5,
+) -> Iterator[Cluster]:
     listen = f"127.0.0.1:{free_port()}"
-    config = configured(folder, address, n_hosts, listen)
-    started = service(folder / "run", "--config", str(config), environ=SETTINGS, ready=False)
+    more = "insecure_ray = true" if is_insecure else ""
+    config = configured(folder, address, n_hosts, listen, more, step_ms)
+    environ = OPEN if is_insecure else SETTINGS
+    started = service(folder / "run", "--config", str(config), environ=environ, ready=False)
     with started as front:
         yield Cluster(front, folder, listen)
 
@@ -83,12 +94,14 @@ def placer_under(front: psutil.Process) -> psutil.Process | None:
     return None
 
 
-async def strike(running: Cluster, kill: Callable[[], Awaitable[None]]) -> list[str]:
+async def strike(
+    running: Cluster, kill: Callable[[], Awaitable[None]], n_tokens: int = N_TOKENS
+) -> list[str]:
     """Let streams run on both machines, `kill` in the middle, and return the texts."""
     async with aiohttp.ClientSession() as session:
         url = running.front.url
         streams = [
-            asyncio.create_task(stream(session, url, f"prompt {n}", max_tokens=N_TOKENS))
+            asyncio.create_task(stream(session, url, f"prompt {n}", max_tokens=n_tokens))
             for n in range(N_STREAMS)
         ]
 
@@ -174,6 +187,36 @@ async def test_a_cluster_without_token_and_storage_is_refused_at_the_start(tmp_p
     error = next(line for line in ended.stderr.splitlines() if line.startswith("error:"))
     for remedy in ("RAY_AUTH_MODE=token", "RAY_gcs_storage=rocksdb", "--insecure-ray"):
         assert remedy in error
+
+
+async def test_a_head_that_has_forgotten_all_ends_its_nodes_and_streams_go_on_on_new_ones(
+    tmp_path: Path,
+) -> None:
+    """Without durable storage: the nodes end, an operator starts them again, the placer follows."""
+    n_tokens = 3000
+    async with ray_cluster(2) as ray:
+        with front_on(tmp_path, ray.address, is_insecure=True, step_ms=20) as running:
+            before = await asyncio.to_thread(
+                wait_for, lambda: two_ready(running) or {}, WAIT_S, "two workers are ready"
+            )
+            placer = placer_of(running)
+
+            async def forget() -> None:
+                await ray.tell("kill head")
+                await ray.tell("start head")
+                await asyncio.to_thread(
+                    wait_for, lambda: not running.ready(), WAIT_S, "the nodes end"
+                )
+                for _ in before:
+                    await ray.tell("add node")
+
+            expected = [fake_text(f"prompt {n}", n_tokens) for n in range(N_STREAMS)]
+            assert await strike(running, forget, n_tokens) == expected
+            after = await asyncio.to_thread(
+                wait_for, lambda: two_ready(running) or {}, WAIT_S, "two workers are ready"
+            )
+            assert not set(before.values()) & set(after.values())
+            assert placer_of(running) != placer
 
 
 async def test_an_upgrade_hands_the_hosts_to_the_new_fronts_placer(tmp_path: Path) -> None:

@@ -1,15 +1,20 @@
-"""Signals at a front's process: each counts once, also one that arrives while another is read.
+"""Signals at a front's process: each counts once, also one that arrives while another is read. And
+its threads.
 
 In a process of its own, because handlers are the process's.
 """
 
+import asyncio
 import json
 import signal
 import subprocess
 import sys
+import threading
 
 import psutil
+import pytest
 
+from supervisor import front_process
 from tests.service import wait_for
 
 PROGRAM = """
@@ -75,3 +80,37 @@ def test_the_second_signal_ends_at_once_and_a_hang_up_reloads() -> None:
     )
     drained, ended, quitted = ["SIGTERM", False], ["SIGTERM", True], ["SIGQUIT", True]
     assert calls == ["reload", drained, "reload", ended, quitted]
+
+
+def blocking() -> set[str]:
+    """The names of the threads for calls that block."""
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("blocking_")}
+
+
+async def test_no_number_of_blocking_calls_starts_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    front_process.start_threads()
+    assert len(before := blocking()) == 7
+    names = await asyncio.gather(
+        *(asyncio.to_thread(lambda: threading.current_thread().name) for _ in range(50))
+    )
+    assert blocking() == before >= set(names)
+
+
+async def test_fewer_threads_than_wanted_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    start, n_refused = threading.Thread.start, 0
+
+    def refuse(thread: threading.Thread) -> None:
+        nonlocal n_refused
+        if len(blocking()) < 2:
+            start(thread)
+            return
+        n_refused += 1
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    front_process.start_threads()
+    assert (len(blocking()), n_refused) == (2, 1)
+    monkeypatch.undo()
+    assert await asyncio.to_thread(lambda: 7) == 7

@@ -40,7 +40,11 @@ __all__ = ["FakeBackend", "expected_text", "expected_tokens"]
 
 BATCH_TOKENS = 256
 LOGIT = 60.0
-"""The logit of the next token. All others have 0, so that every sampling setting chooses it."""
+"""The logit of the next token. All others have at most 0, so that every sampling setting chooses
+it."""
+OTHERS: Logits = np.linspace(0, -0.5, N_VOCAB, dtype=np.float32)
+"""The logits of the other tokens. They differ, as a real model's do: a sampler must look through
+all equal ones."""
 
 CHATML = (
     "{% for message in messages %}"
@@ -86,10 +90,12 @@ class FakeBackend:
         self._leaked: list[bytes] = []
         cells = config.kv_cells or config.n_ctx * n_sequences
         self._room = cells if _is_unified(config) else cells // n_sequences
-        self._n_batch = max(config.batch_tokens or BATCH_TOKENS, n_sequences)
+        n_batch = max(BATCH_TOKENS, n_sequences + BATCH_TOKENS // 2)
+        self._n_batch = max(config.batch_tokens or n_batch, n_sequences)
         self._slots: list[list[_Cell]] = [[] for _ in range(n_sequences)]
         self._lost = [0] * n_sequences  # by slot, positions whose cells other slots have taken
         self._n_used = 0
+        self._own_s = 0.0  # of one token, as the last step took
         self._commit = faults.committer(misspeak)
         self._rows: Logits = np.empty((0, N_VOCAB), np.float32)
         self.facts = _facts(config, n_sequences, cells, self._n_batch, self._script)
@@ -119,6 +125,11 @@ class FakeBackend:
     def begin(self, batch: Batch) -> None:
         self._check(batch)
         self._take_time(batch)
+        started = time.thread_time()
+        self._compute(batch)
+        self._own_s = (time.thread_time() - started) / len(batch.tokens)
+
+    def _compute(self, batch: Batch) -> None:
         if self._script.window and self.facts.unified:
             for slot in batch.sequences:
                 self._take_passed_cell(slot)
@@ -260,8 +271,12 @@ class FakeBackend:
             raise OutOfCells(f"{needed} cells are needed, and there are {self._room}")
 
     def _take_time(self, batch: Batch) -> None:
-        n_prefilled = len(batch.tokens) - sum(batch.outputs)
+        """Sleep before the tokens are computed, so that all of `begin` takes as long as the script
+        says. Tokens of the step before leave the process meanwhile: a fault would keep them."""
+        n_tokens = len(batch.tokens)
+        n_prefilled = n_tokens - sum(batch.outputs)
         seconds = self._script.step_ms / 1e3 + n_prefilled * self._script.prefill_us / 1e6
+        seconds -= n_tokens * self._own_s
         if seconds > 0:
             time.sleep(seconds)
         if self._script.leak_kb:
@@ -301,9 +316,10 @@ class FakeBackend:
 
 
 def _row(state: State, *, is_nan: bool) -> Logits:
-    row = np.full(N_VOCAB, np.nan if is_nan else 0.0, np.float32)
-    if not is_nan:
-        row[vocabulary.next_token(state)] = LOGIT
+    if is_nan:
+        return np.full(N_VOCAB, np.nan, np.float32)
+    row = OTHERS.copy()
+    row[vocabulary.next_token(state)] = LOGIT
     return row
 
 

@@ -62,14 +62,16 @@ SMALL_ON_GPU_SIZES = Sizes(4096, 2048)
 
 
 def step_sizes(config: ModelConfig, n_sequences: int, *, on_gpu: bool, model_bytes: int) -> Sizes:
-    """Sizes with room for the next token of every slot.
+    """Sizes with room for the next token of every slot, and by default for half of a usual step of
+    prompts beside them: else a newcomer's prompt would be computed a few tokens a step.
 
     On a CPU a larger step computes no faster; it only makes running streams wait longer.
     """
     usual = CPU_SIZES
     if on_gpu:
         usual = SMALL_ON_GPU_SIZES if model_bytes <= SMALL_MODEL_BYTES else GPU_SIZES
-    step = max(config.batch_tokens or usual.step, n_sequences)
+    default = max(usual.step, n_sequences + usual.step // 2)
+    step = max(config.batch_tokens or default, n_sequences)
     return Sizes(step, min(step, max(usual.one_pass, GPU_SIZES.one_pass)))
 
 

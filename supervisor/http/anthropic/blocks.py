@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from gpufc.errors import InvalidRequest
+from supervisor.http.generation.history import left_out
 
 PARAGRAPH = "\n\n"
 """Between the texts of one turn."""
@@ -106,7 +107,7 @@ def result_of(block: Block) -> str:
 def _note(block: Block) -> str:
     if block.type == "tool_reference":
         return f"[tool: {block.tool_name}]"
-    return f"[{block.type[:50]} left out: the model reads text only]"
+    return left_out(block.type)
 
 
 def _text(block: Block) -> str | None:

@@ -92,7 +92,7 @@ def chat_fields(body: MessagesBody) -> ChatFields:
         **shared,
         messages=conversation(body.system, body.messages),
         tools=as_tools(body.tools),
-        tool_choice=as_choice(body.tool_choice),
+        tool_choice=as_choice(body.tool_choice, body.tools),
         parallel_tool_calls=as_parallel(body.tool_choice),
         reasoning_effort=EFFORTS.get(effort, effort) if effort else None,
         chat_template_kwargs=_variables(body.thinking),

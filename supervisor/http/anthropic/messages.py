@@ -9,7 +9,7 @@ from supervisor.http.anthropic.events import MessageEvents
 from supervisor.http.anthropic.fields import MessagesBody, chat_fields
 from supervisor.http.edge.body import let_loop_go_on, read_json
 from supervisor.http.edge.context import json_response, services
-from supervisor.http.generation.chat import asked_of
+from supervisor.http.generation.chat import asked_of, count
 from supervisor.http.generation.dialect import Exchange
 from supervisor.http.generation.generate import generate
 
@@ -31,12 +31,8 @@ async def count_tokens(request: web.Request) -> web.Response:
     """The tokens of a conversation with its tools, as the model would get it."""
     fields = chat_fields(await read_json(request, MessagesBody))
     await let_loop_go_on(request)
-    front = services(request)
-    asked = asked_of(front, fields)
-    (prompt,) = asked.prompts
-    model = front.fleet.resolve(fields.model)
-    tokens = await front.dispatcher.asking.prepare(model, prompt, reserve=None)
-    return json_response(TokenCount(len(tokens)), headers=asked.headers)
+    n_tokens, headers = await count(services(request), fields)
+    return json_response(TokenCount(n_tokens), headers=headers)
 
 
 class MessagesDialect(Struct, frozen=True):

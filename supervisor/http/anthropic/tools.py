@@ -62,7 +62,9 @@ def _tool(given: ToolDefinition, place: str) -> Tool:
     return Tool("function", function)
 
 
-def as_choice(chosen: ChosenTool | None) -> ToolChoice | None:
+def as_choice(
+    chosen: ChosenTool | None, definitions: list[ToolDefinition] | None
+) -> ToolChoice | None:
     """The choice as OpenAI has it. Raises `InvalidRequest`."""
     match chosen:
         case None:
@@ -72,6 +74,11 @@ def as_choice(chosen: ChosenTool | None) -> ToolChoice | None:
         case ChosenTool(type="any"):
             return "required"
         case ChosenTool(type="tool", name=str(name)) if name:
+            for one in definitions or ():
+                if one.name == name and one.type not in (None, OWN):
+                    raise refusal(
+                        "tool_choice.name", f"{name[:64]!r} is run by Anthropic's service"
+                    )
             return ToolChoiceObject("function", ChosenFunction(name))
         case ChosenTool(type="tool"):
             raise refusal("tool_choice.name", "a chosen tool needs a name")

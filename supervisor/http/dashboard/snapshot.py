@@ -15,8 +15,8 @@ from supervisor.dispatch.durations import Percentiles
 from supervisor.dispatch.losses import Loss
 from supervisor.dispatch.overview import OpenRequest
 from supervisor.fleet.crash_store import CrashSummary
+from supervisor.fleet.followed import rss_bytes_of
 from supervisor.fleet.port import WorkerStatus
-from supervisor.fleet.process import rss_bytes_of
 from supervisor.http.dashboard.alarms import alarms
 from supervisor.http.dashboard.messages import (
     DeathRow,

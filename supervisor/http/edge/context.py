@@ -100,7 +100,7 @@ class Roster(Protocol):
 
     def keep_alive(self, model: str, seconds: float | None, *, may_shorten: bool = True) -> None:
         """Let a model stay for so long after its last request; negative: for ever; None changes
-        nothing. Unless it `may_shorten` the time, it stays as long as is configured at least."""
+        nothing. Unless it `may_shorten` the time, it stays as long as it would have at least."""
         ...
 
 

@@ -62,7 +62,7 @@ def _in_steps(
         contents.append(content)
         end = at
     short += text[end:]
-    whole = _filled(msgspec.json.decode(without_mark(short)), mark, contents)
+    whole = _filled(msgspec.json.decode(without_mark(short)), mark, contents, between)
     between()
     return converted(whole, kind)
 
@@ -99,7 +99,7 @@ def _n_backslashes(text: Text, known: int, at: int) -> int:
     return len(before) - len(before.rstrip(b"\\"))
 
 
-def _filled(value: Any, mark: str, contents: list[list[str]]) -> Any:
+def _filled(value: Any, mark: str, contents: list[list[str]], between: Callable[[], object]) -> Any:
     """The value with contents in the places of their marks."""
     match value:
         case str() if mark in value:
@@ -110,13 +110,15 @@ def _filled(value: Any, mark: str, contents: list[list[str]]) -> Any:
                 parts += (*contents[int(number)], tail)
                 contents[int(number)].clear()
             whole = "".join(parts)
+            between()
             parts.clear()
+            between()
             return _with_utf8(whole)
         case list():
-            return [_filled(item, mark, contents) for item in value]
+            return [_filled(item, mark, contents, between) for item in value]
         case dict():
             return {
-                _filled(key, mark, contents): _filled(item, mark, contents)
+                _filled(key, mark, contents, between): _filled(item, mark, contents, between)
                 for key, item in value.items()
             }
         case _:

@@ -65,6 +65,16 @@ def asked_of(front: Services, body: ChatFields) -> Asked:
     )
 
 
+async def count(front: Services, fields: ChatFields) -> tuple[int, dict[str, str]]:
+    """The tokens of a chat's prompt as the model would get it, and the headers of the answer.
+    Raises `RequestError`."""
+    asked = asked_of(front, fields)
+    (prompt,) = asked.prompts
+    model = front.fleet.resolve(fields.model)
+    tokens = await front.dispatcher.asking.prepare(model, prompt, reserve=None)
+    return len(tokens), asked.headers
+
+
 def _is_parallel(body: ChatFields, tools: OfferedTools) -> bool:
     """Whether an answer may have several calls. A forced answer has one unless several are asked
     for: a small model would go on calling until its limit."""

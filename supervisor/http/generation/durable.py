@@ -103,7 +103,7 @@ async def find_or_start(
 
     def require_room(wanted: GenerationRequest) -> None:
         try:
-            store.require_room(n_bytes, wanted.n_sequences)
+            store.require_room(key.principal, n_bytes, wanted.n_sequences)
             front.dispatcher.require_durable_share(wanted.model)
         except RequestError as err:
             front.dispatcher.ledger.rejected(err, wanted.model)

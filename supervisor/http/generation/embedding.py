@@ -12,6 +12,7 @@ from msgspec import Meta
 from gpufc.errors import InvalidRequest, RequestError
 from gpufc.protocol import Embedding, EmbeddingInput, TextPrompt, TokenPrompt
 from supervisor.dispatch.embedding import EmbeddingRequest
+from supervisor.http.edge.body import hold_answer
 from supervisor.http.edge.context import PRINCIPAL, services
 from supervisor.http.generation.fields import MAX_TOKEN_IDS, TokenId, TokenIds
 
@@ -32,6 +33,9 @@ REMEDY = (
 
 SLICE_NUMBERS = 16_384
 """So many numbers are written at once. Meanwhile no stream goes on."""
+
+NUMBER_BYTES = 28
+"""Memory of a vector's number until it is answered: as it came, and twice as text."""
 
 
 def inputs_of(given: Input, param: str = "input") -> tuple[EmbeddingInput, ...]:
@@ -69,11 +73,17 @@ async def embed(
 ) -> list[Embedding]:
     """The embeddings of all inputs. Raises `RequestError`; one about token ids names the remedy."""
     front = services(request)
-    wanted = EmbeddingRequest(
-        model=front.fleet.resolve(model), inputs=inputs, truncate=truncate, dimensions=dimensions
-    )
+    model = front.fleet.resolve(model)
+    wanted = EmbeddingRequest(model=model, inputs=inputs, truncate=truncate, dimensions=dimensions)
+    facts = front.dispatcher.facts(model)
+    size = dimensions or (facts.embedding_size if facts else 0)
+    if size:  # else the model is yet to be loaded
+        hold_answer(request, len(inputs) * size * NUMBER_BYTES)
     try:
-        return await front.dispatcher.asking.embed(wanted, request[PRINCIPAL])
+        found = await front.dispatcher.asking.embed(wanted, request[PRINCIPAL])
+        if not size:
+            hold_answer(request, sum(len(one.vector) for one in found) // 4 * NUMBER_BYTES)
+        return found
     except InvalidRequest as err:
         raise _with_remedy(err, inputs) from err
 

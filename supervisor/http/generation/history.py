@@ -1,7 +1,8 @@
 """A conversation's history as clients send it, and as the worker takes it.
 
 Agents send null contents beside tool calls, contents as lists of parts, results in any order, and
-roles by newer or older names. Unknown keys are ignored. Pure.
+roles by newer or older names. Unknown keys are ignored. A picture is refused in a message. In a
+tool's result a note stands for it: a tool that shows pictures must not end a session. Pure.
 """
 
 from typing import Annotated, Any, Literal
@@ -107,9 +108,11 @@ def _turn(message: Message, index: int) -> ChatMessage:
     if reasoning is None and isinstance(message.reasoning, str):
         reasoning = message.reasoning
     is_answer = message.role == "assistant"
+    role = _TEMPLATES_ROLES.get(message.role, message.role)
+    content = _noted(message.content) if role == "tool" else message.content
     return ChatMessage(
-        _TEMPLATES_ROLES.get(message.role, message.role),
-        _text(message.content, f"{place}.content") or message.refusal or "",
+        role,
+        _text(content, f"{place}.content") or message.refusal or "",
         message.name or None,
         tuple(_calls(message, index)) if is_answer else (),
         message.tool_call_id if message.role == "tool" else None,
@@ -124,6 +127,21 @@ def _text(content: Content, place: str) -> str:
         part if isinstance(part, str) else _text_of(part, f"{place}[{index}]")
         for index, part in enumerate(content)
     )
+
+
+def left_out(kind: str) -> str:
+    """The note that stands in a tool's result for a part of this type, which is not text."""
+    return f"[{kind[:50]} left out: the model reads text only]"
+
+
+def _noted(content: Content) -> Content:
+    """A result's content with a note for each part that is not text."""
+    if content is None or isinstance(content, str):
+        return content
+    return [
+        part if isinstance(part, str) or part.type in TEXT_KEYS else left_out(part.type)
+        for part in content
+    ]
 
 
 def _text_of(part: ContentPart, place: str) -> str:

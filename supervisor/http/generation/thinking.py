@@ -24,7 +24,7 @@ class Thinking(Struct, frozen=True):
 
 
 class ReasoningChoice(Struct, frozen=True):
-    """OpenRouter's object."""
+    """OpenRouter's object. A dialect reads `exclude`: it leaves the reasoning out of the answer."""
 
     effort: str | None = None
     enabled: bool | None = None
@@ -51,8 +51,6 @@ def switched(wanted: bool) -> dict[str, Any]:
 def thinking_variables(body: ThinkingFields) -> dict[str, Any]:
     """The variables that the fields ask for. Raises `InvalidRequest`."""
     choice = body.reasoning or ReasoningChoice()
-    if choice.exclude:
-        raise InvalidRequest("an answer's reasoning is not left out", param="reasoning.exclude")
     if choice.max_tokens is not None:
         raise InvalidRequest(
             "a bound for reasoning is not supported yet", param="reasoning.max_tokens"

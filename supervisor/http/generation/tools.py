@@ -48,10 +48,24 @@ class ToolFunction(Struct, frozen=True):
 
 
 class Tool(Struct, frozen=True):
-    """An entry of `tools`. Only functions can be served."""
+    """An entry of `tools`. Only functions can be served. Some clients send a function's members at
+    this level, as the Responses API has them, or Anthropic's name of `parameters`."""
 
     type: str | None = None
     function: ToolFunction | None = None
+    name: str | None = None
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    input_schema: dict[str, Any] | None = None
+    strict: bool | None = None
+
+    @property
+    def defined(self) -> ToolFunction | None:
+        """The function, whichever level it stands on."""
+        if self.function is not None or self.name is None:
+            return self.function
+        schema = self.input_schema if self.parameters is None else self.parameters
+        return ToolFunction(self.name, self.description, schema, self.strict)
 
 
 class ChosenFunction(Struct, frozen=True):
@@ -78,10 +92,10 @@ class AllowedTools(Struct, frozen=True):
 class ToolChoiceObject(Struct, frozen=True):
     """A `tool_choice` that is no word: one function by name, or a part of `tools`.
 
-    The Responses API has `name`, `mode` and `tools` at this level.
+    The Responses API has `name`, `mode` and `tools` at this level. Without a type it is a function.
     """
 
-    type: str
+    type: str = "function"
     function: ChosenFunction | None = None
     allowed_tools: AllowedTools | None = None
     name: str | None = None
@@ -161,12 +175,12 @@ def offered(tools: list[Tool] | None, choice: ToolChoice | None) -> OfferedTools
         kind = tool.type or "function"
         if kind != "function":
             skipped[_NOT_A_WORD.sub("_", kind[:50])] = None
-        elif tool.function is None:
+        elif (function := tool.defined) is None:
             raise InvalidRequest("a function tool needs a function", param=f"tools[{index}]")
-        elif not tool.function.name:
+        elif not function.name:
             raise InvalidRequest("a function needs a name", param=f"tools[{index}].function.name")
         else:
-            functions.append(tool.function)
+            functions.append(function)
     found = structs.replace(_chosen(functions, choice), skipped=tuple(skipped)[:MAX_SKIPPED_NAMED])
     if len(found.json) > MAX_TOOLS_BYTES:
         raise InvalidRequest(f"tools have at most {MAX_TOOLS_BYTES} bytes", param="tools")

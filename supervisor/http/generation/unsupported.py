@@ -171,6 +171,8 @@ def refuse_unsupported(body: NotYet, n: int) -> None:
     choices."""
     for name in FIELDS:
         value = getattr(body, name)
+        if value is None:  # nearly every field of nearly every request
+            continue
         if name in body.SERVED or (name == "best_of" and _same(value, n)):
             continue
         if not is_neutral(name, value):

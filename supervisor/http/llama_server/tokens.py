@@ -43,6 +43,9 @@ PART = 4096
 TOKEN_BYTES, PIECE_BYTES = 48, 160
 """Memory of a token until it is answered, without and with its text."""
 
+TEXT_COPIES = 3
+"""A text of tokens is there as bytes, as text and as JSON."""
+
 
 class Detokenized(Struct, frozen=True):
     content: str
@@ -82,6 +85,7 @@ async def detokenize(request: web.Request) -> web.Response:
     if not body.tokens:
         return json_response(Detokenized(""))
     (text,) = await front.dispatcher.asking.detokenize(model, [tuple(body.tokens)])
+    hold_answer(request, TEXT_COPIES * len(text))
     return json_response(Detokenized(text.decode(errors="replace")))
 
 

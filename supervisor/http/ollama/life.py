@@ -38,7 +38,7 @@ async def done_reason(request: web.Request, model: str, keep_alive: object) -> s
 def keep(request: web.Request, model: str, keep_alive: object) -> None:
     """Let the model stay as long as a request wishes. A text that is no duration is no wish.
 
-    The wish of a key without the scope `admin` does not shorten the configured time: the requests
+    The wish of a key without the scope `admin` does not shorten the time that it has: the requests
     of other keys would wait for the model's next load."""
     roster = services(request).roster
     if roster is not None:
@@ -72,7 +72,4 @@ def seconds_of(keep_alive: object) -> float | None:
 
 def is_over(keep_alive: object) -> bool:
     """Whether a duration is zero: a number of seconds, or a text such as `0`, `0s` or `0h0m`."""
-    if isinstance(keep_alive, str) and len(keep_alive) <= MOST_CHARS:
-        numbers = _NUMBER.findall(keep_alive)
-        return bool(numbers) and all(float(number) == 0 for number in numbers)
-    return isinstance(keep_alive, int | float) and keep_alive == 0
+    return seconds_of(keep_alive) == 0

@@ -16,6 +16,7 @@ from supervisor.http.generation.history import (
     HistoryCall,
     Message,
     Role,
+    left_out,
 )
 
 
@@ -65,7 +66,10 @@ def _result(message: OllamaMessage, open_calls: "_OpenCalls") -> Message:
         own_id = open_calls.close(open_calls.by_name, message.tool_name)
     else:
         own_id = open_calls.close(open_calls.all, None)
-    return Message("tool", message.content, message.tool_name, tool_call_id=own_id)
+    content = message.content
+    if message.images:
+        content = [*([content] if isinstance(content, str) else content or ()), left_out("images")]
+    return Message("tool", content, message.tool_name, tool_call_id=own_id)
 
 
 class _OpenCalls:

@@ -56,7 +56,8 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     fields = with_tools(body)
     try:
         asked = asked_of(services(request), fields)
-        return await generate(request, fields, asked, ChatDialect(body.includes_usage, is_older))
+        dialect = ChatDialect(body.includes_usage, is_older, body.shows_reasoning)
+        return await generate(request, fields, asked, dialect)
     except RequestError as err:
         err.param = name_here(err.param) if is_older else err.param
         raise
@@ -67,6 +68,7 @@ class ChatDialect(Struct, frozen=True):
 
     include_usage: bool
     older: bool = False
+    shows_reasoning: bool = True
     id_prefix: str = "chatcmpl-"
 
     def whole(self, exchange: Exchange, choices: list[WholeAnswer]) -> ChatCompletion:
@@ -86,7 +88,8 @@ class ChatDialect(Struct, frozen=True):
 
     def encoder(self, exchange: Exchange) -> ChatChunks:
         chunks = OlderChatChunks if self.older else ChatChunks
-        return chunks(exchange, include_usage=self.include_usage)
+        shows = self.shows_reasoning
+        return chunks(exchange, include_usage=self.include_usage, shows_reasoning=shows)
 
     def _answered(self, exchange: Exchange, index: int, choice: WholeAnswer) -> AssistantMessage:
         calls = [
@@ -98,7 +101,7 @@ class ChatDialect(Struct, frozen=True):
         ]
         return AssistantMessage(
             content=choice.text if choice.text or not calls else None,
-            reasoning_content=choice.reasoning or UNSET,
+            reasoning_content=(choice.reasoning if self.shows_reasoning else "") or UNSET,
             tool_calls=UNSET if self.older or not calls else calls,
             function_call=calls[0].function if self.older and calls else UNSET,
         )

@@ -181,12 +181,19 @@ class CompletionChunks(ChunkWriter):
 
 
 class ChatChunks(ChunkWriter):
-    """A choice begins with a chunk that names the role, and ends with one of an empty delta."""
+    """A choice begins with a chunk that names the role, and ends with one of an empty delta.
+    Without `shows_reasoning`, the reasoning is left out."""
 
     KIND = "chat.completion.chunk"
     BEFORE_TEXT = b'"delta":{"content":'
     AFTER_TEXT = b'},"logprobs":null,"finish_reason":'
     NOTHING = b'"delta":{}'
+
+    def __init__(
+        self, exchange: Exchange, *, include_usage: bool, shows_reasoning: bool = True
+    ) -> None:
+        super().__init__(exchange, include_usage=include_usage)
+        self._shows_reasoning = shows_reasoning
 
     def gain(self, index: int, part: Part) -> bytes | None:
         match part:
@@ -195,6 +202,8 @@ class ChatChunks(ChunkWriter):
             case Text(text):
                 return b'"delta":{"content":' + _encode(text) + b"}"
             case Reasoning(text):
+                if not self._shows_reasoning:
+                    return None
                 return b'"delta":{"reasoning_content":' + _encode(text) + b"}"
             case ToolCallBegun(call):
                 begun = ToolCallObject.begun(self.exchange, index, part)

@@ -1,4 +1,5 @@
-"""OpenAI's older fields for tools, `functions` and `function_call`, as the newer ones. Pure."""
+"""The body of a chat request, and OpenAI's older fields for tools, `functions` and `function_call`,
+as the newer ones. Pure."""
 
 from typing import ClassVar
 
@@ -18,10 +19,19 @@ from supervisor.http.generation.tools import (
 class ChatCompletionBody(ChatFields, kw_only=True):
     """A chat's fields, and the older ones. `function_call` is a word, or a function by its name."""
 
-    SERVED: ClassVar[frozenset[str]] = ChatFields.SERVED | {"function_call", "functions"}
+    SERVED: ClassVar[frozenset[str]] = ChatFields.SERVED | {
+        *("function_call", "functions", "include_reasoning")
+    }
 
     functions: list[ToolFunction] | None = None
     function_call: str | ChosenFunction | None = None
+    include_reasoning: bool | None = None
+
+    @property
+    def shows_reasoning(self) -> bool:
+        """Whether an answer has the text of its reasoning. OpenRouter has two names for it."""
+        excluded = self.reasoning is not None and bool(self.reasoning.exclude)
+        return self.include_reasoning is not False and not excluded
 
 
 def with_tools(body: ChatCompletionBody) -> ChatCompletionBody:

@@ -135,6 +135,8 @@ def refuse_unserved(body: ResponsesFields) -> None:
     for name in ("logprobs", "n_probs"):
         if getattr(body, name):
             raise InvalidRequest(f"include {LOGPROBS}, or set top_logprobs", param=name)
+    if body.reasoning is not None and body.reasoning.exclude:
+        raise InvalidRequest("an answer's reasoning is not left out", param="reasoning.exclude")
     if (body.n or 1) > 1:
         raise InvalidRequest("a response has one answer; n is at most 1", param="n")
     if body.truncation not in (None, "auto", "disabled"):

@@ -3,12 +3,13 @@
 import time
 
 from aiohttp import web
-from msgspec import structs
+from msgspec import Struct, structs
 
 from gpufc.errors import (
     ContextLengthExceeded,
     InvalidRequest,
     NotFound,
+    NotSupported,
     PreviousResponseNotFound,
     RequestError,
 )
@@ -16,7 +17,7 @@ from supervisor.http.edge.body import BODY_DIGEST, let_loop_go_on, read_json
 from supervisor.http.edge.context import PRINCIPAL, REQUEST_ID, json_response, services
 from supervisor.http.edge.streams import HEADERS, SERVER_SENT_EVENTS
 from supervisor.http.generation import validation
-from supervisor.http.generation.chat import ChatFields, asked_of
+from supervisor.http.generation.chat import ChatFields, asked_of, count
 from supervisor.http.generation.generate import generate
 from supervisor.http.responses.answer import Reply, ResponseObject, echo_of
 from supervisor.http.responses.dialect import ResponsesDialect
@@ -34,13 +35,19 @@ SEALED = "reasoning.encrypted_content"
 """The entry of `include` that asks for an `encrypted_content` of reasoning."""
 
 
+class InputTokens(Struct, frozen=True):
+    """The tokens of a request's whole input."""
+
+    input_tokens: int
+    object: str = "response.input_tokens"
+
+
 async def create_response(request: web.Request) -> web.StreamResponse:
     """Answer a conversation, and remember both unless `store` is false."""
     body = await read_json(request, ResponsesFields)
     refuse_unserved(body)
     memory = _memory(request)
-    limits = services(request).config.limits
-    items = _whole_input(Recall(memory, limits.max_body_bytes), body)
+    items = _whole_input(request, body)
     tools = tool_table(body.tools)
 
     def keep(response: ResponseObject) -> None:
@@ -59,6 +66,28 @@ async def create_response(request: web.Request) -> web.StreamResponse:
     except RequestError as err:
         err.param = name_here(err.param)
         raise
+
+
+async def count_input_tokens(request: web.Request) -> web.Response:
+    """The tokens of a conversation with its tools, as the model would get it."""
+    body = await read_json(request, ResponsesFields)
+    refuse_unserved(body)
+    items = _whole_input(request, body)
+    try:
+        fields = chat_fields(body, items, tool_table(body.tools))
+        await let_loop_go_on(request)
+        n_tokens, headers = await count(services(request), fields)
+    except RequestError as err:
+        err.param = name_here(err.param)
+        raise
+    return json_response(InputTokens(n_tokens), headers=headers)
+
+
+async def refuse_compaction(_request: web.Request) -> web.Response:
+    """No conversation is made shorter for a client."""
+    raise NotSupported(
+        "This service compacts no conversation: send a shorter one, or truncation: auto"
+    )
 
 
 async def _answered(
@@ -139,9 +168,10 @@ def _found(request: web.Request) -> Remembered:
     return found
 
 
-def _whole_input(recall: Recall, body: ResponsesFields) -> list[Item]:
+def _whole_input(request: web.Request, body: ResponsesFields) -> list[Item]:
     """The request's items behind those of the previous response. Raises `InvalidRequest`, and
     `RequestTooLarge`."""
+    recall = Recall(_memory(request), services(request).config.limits.max_body_bytes)
     own = resolved(own_items(body.input), recall.item)
     if body.previous_response_id is None:
         return own

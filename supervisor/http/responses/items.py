@@ -2,7 +2,8 @@
 
 Reasoning, texts and calls of the assistant in a row are one turn. Calls of tools that a client runs
 itself are calls, with their outputs as results. Other items are only the history of tools that
-OpenAI runs: they are passed over.
+OpenAI runs: they are passed over. A picture in a message is refused; in a result a note stands for
+it.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ from supervisor.http.generation.history import (
     HistoryCall,
     Message,
     Role,
+    left_out,
 )
 from supervisor.http.responses.fields import Item
 from supervisor.http.responses.tools import flat_name
@@ -104,7 +106,7 @@ class _Conversation:
             self._calls.append(HistoryCall(item.call_id, CalledFunction(name, arguments)))
         elif kind in RESULTS:
             self.end_turn()
-            result = text_of(item.output, f"{place}.output")
+            result = text_of(_noted(item.output), f"{place}.output")
             called = item.call_id or item.id
             self.messages.append(Message("tool", result, tool_call_id=called))
 
@@ -165,6 +167,19 @@ def text_of(given: Any, place: str, *, between: str = "") -> str:
         return _json(given)
     texts = [_part(part, f"{place}[{index}]") for index, part in enumerate(given)]
     return between.join(texts)
+
+
+def _noted(output: Any) -> Any:
+    """A result with a note for each part that is not text."""
+    if not isinstance(output, list):
+        return output
+    return [left_out(kind) if (kind := _other_kind(part)) else part for part in output]
+
+
+def _other_kind(part: Any) -> str | None:
+    """The type of a part that is not text; None for any other value."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    return kind if isinstance(kind, str) and kind not in PART_KEYS else None
 
 
 def _part(part: Any, place: str) -> str:

@@ -15,7 +15,7 @@ from aiohttp import web
 
 import gpufc
 from supervisor.dispatch.dispatcher import Occupancy
-from supervisor.fleet.process import rss_bytes_of
+from supervisor.fleet.followed import rss_bytes_of
 from supervisor.http.edge.context import Services, services
 from supervisor.http.generation.model_states import state_of
 from supervisor.metrics.endpoint import KV_S, Cells, Endpoint, cells_by_model

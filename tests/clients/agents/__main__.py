@@ -1,7 +1,8 @@
 """Runs agents against the real model, or the scripted engine, and tells what each one did.
 
     python -m tests.clients.agents [--environments FOLDER] [--results tests/clients/RESULTS.md]
-                                   [--scripted] [--one-tool] [--n-ctx N] [--record FOLDER]
+                                   [--scripted] [--model MODEL.gguf] [--one-tool] [--most N]
+                                   [--n-ctx N] [--record FOLDER]
                                    [AGENT …]
 
 Each agent has an environment of its own in FOLDER, which is kept, and a new home, which
@@ -9,7 +10,8 @@ Each agent has an environment of its own in FOLDER, which is kept, and a new hom
 service demands the call of the tool that reads it, with its arguments as constants of the tool's
 schema, in the first request that has the tool. The rest is as the agent and the model make it.
 `--one-tool` has agents offer no other tool, where they can: a small machine takes very long for
-their whole prompts. `--record` keeps the requests and their answers.
+their whole prompts. `--most` bounds the tokens of an answer that is not the demanded call: the demo
+model repeats itself up to the agent's own limit. `--record` keeps the requests and their answers.
 """
 
 import argparse
@@ -98,7 +100,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--record", type=Path)
     parser.add_argument("--results", type=Path)
     parser.add_argument("--scripted", action="store_true", help="not the real model")
+    parser.add_argument("--model", type=Path, help="else the demo model")
     parser.add_argument("--one-tool", action="store_true", help="shorter prompts")
+    parser.add_argument("--most", type=int, help="tokens of an answer; the agent's own limit")
     parser.add_argument("--n-ctx", type=int, default=65536, help="the scripted engine: bytes")
     parser.add_argument("--patience", type=float, default=PATIENCE_S, help="seconds for an agent")
     options = parser.parse_args(arguments)
@@ -106,7 +110,7 @@ def main(arguments: list[str]) -> None:
     rows = []
     with tempfile.TemporaryDirectory() as made:
         options.environments = options.environments or Path(made)
-        model = longer(demo_model.find(), Path(made), options.n_ctx)
+        model = longer(options.model or demo_model.find(), Path(made), options.n_ctx)
         config = Path(made) / "gpufc.toml"
         config.write_text(
             f'model_path = "{model}"\nn_ctx = {options.n_ctx}\naliases = "claude-*"\n'
@@ -118,7 +122,7 @@ def main(arguments: list[str]) -> None:
                 agent = AGENTS[name]
                 packages = installed(options.environments, name, agent)
                 how: Any = {"scripted": options.scripted, "patience_s": options.patience}
-                how |= {"one_tool": options.one_tool}
+                how |= {"one_tool": options.one_tool, "most": options.most}
                 found = run(running, agent, packages, **how)
                 if options.record is not None:
                     record(options.record, name, found)

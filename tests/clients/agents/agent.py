@@ -40,7 +40,8 @@ class Place(NamedTuple):
 class Agent(NamedTuple):
     """`connect` is its name for the command of that name; without one `files` writes what it
     needs, as its documentation says. `demand` is the call that reads the note. `only` are words
-    of its command line with which it offers that tool only, so that its prompt is short."""
+    of its command line with which it offers that tool only, so that its prompt is short. Those of
+    `qwen` also replace its own system text, which has some 9,000 tokens."""
 
     packages: tuple[str, ...]
     command: Callable[[Place], list[str | Path]]

@@ -74,7 +74,11 @@ AGENTS: Mapping[str, Agent] = {
         ],
         _reads("read_file", "file_path"),
         connect="qwen-code",
-        only=("--core-tools", "read_file"),
+        only=(
+            *("--core-tools", "read_file", "--system-prompt", "Use your tool, then answer."),
+            *("--exclude-tools", "agent", "ask_user_question", "exit_plan_mode"),
+            *("send_message", "skill", "task_stop", "tool_search"),
+        ),
     ),
     "copilot": Agent(
         ("@github/copilot",),

@@ -1,4 +1,5 @@
-"""A relay between an agent and a service: it records what is said, and demands a call of a tool."""
+"""A relay between an agent and a service: it records what is said, demands a call of a tool, and
+bounds answers."""
 
 import asyncio
 import contextlib
@@ -73,6 +74,23 @@ def demanding(path: str, body: Any, demand: Demand) -> tuple[Any, bool]:
     return {**body, "tools": offered, **chosen}, not is_done
 
 
+def bounded(path: str, body: Any, most: int) -> Any:
+    """The request with at most so many tokens of an answer: a small model may repeat itself up to
+    the limit that the agent sets for a large one."""
+    if not isinstance(body, dict) or not path.endswith(tuple(LIMITS)):
+        return body
+    name = next(limit for end, limit in LIMITS.items() if path.endswith(end))
+    return {key: value for key, value in body.items() if key not in LIMITS.values()} | {name: most}
+
+
+LIMITS = {
+    "/chat/completions": "max_completion_tokens",
+    "/messages": "max_tokens",
+    "/responses": "max_output_tokens",
+}
+"""The field that bounds an answer, by the end of the path."""
+
+
 def _name(tool: dict[str, Any]) -> str | None:
     return tool.get("name") or tool.get("function", {}).get("name")
 
@@ -83,11 +101,12 @@ class Relay:
     It runs in a thread of its own. `exchanges` may be read once the agent has ended.
     """
 
-    def __init__(self, target: str, demand: Demand | None) -> None:
+    def __init__(self, target: str, demand: Demand | None, most: int | None = None) -> None:
         self.exchanges: list[Exchange] = []
         self.url = ""
         self._target = target
         self._demand = demand
+        self._most = most
         self._loop = asyncio.new_event_loop()
         self._is_ready = threading.Event()
         self._ended = asyncio.Event()
@@ -116,10 +135,12 @@ class Relay:
     async def _forward(self, request: web.Request) -> web.StreamResponse:
         data = await request.read()
         body = _document(data)
-        sent, demanded = data, False
+        changed, demanded = body, False
         if self._demand is not None and body is not None:
             changed, demanded = demanding(request.path, body, self._demand)
-            sent = data if changed is body else json.dumps(changed).encode()
+        if self._most is not None and not demanded:
+            changed = bounded(request.path, changed, self._most)
+        sent = data if changed is body else json.dumps(changed).encode()
         headers = {name: text for name, text in request.headers.items() if name.lower() not in HOP}
         received = bytearray()
         async with self._session.request(
@@ -151,9 +172,10 @@ def _document(data: bytes) -> Any:
 
 
 @contextlib.contextmanager
-def relay(target: str, demand: Demand | None = None) -> Iterator[Relay]:
-    """A running relay to a service's address."""
-    running = Relay(target, demand)
+def relay(target: str, demand: Demand | None = None, most: int | None = None) -> Iterator[Relay]:
+    """A running relay to a service's address. `most` bounds the tokens of answers that are not a
+    demanded call."""
+    running = Relay(target, demand, most)
     try:
         yield running
     finally:

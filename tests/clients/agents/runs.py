@@ -53,9 +53,11 @@ def run(
     scripted: bool,
     patience_s: float = PATIENCE_S,
     one_tool: bool = False,
+    most: int | None = None,
 ) -> Run:
     """Have an agent do the task in a new home, with its one tool if it can be told to. It is ended
-    after `patience_s`. In what it printed the paths begin at the folder of its home."""
+    after `patience_s`. `most` bounds the tokens of answers. In what it printed the paths begin at
+    the folder of its home."""
     model = running.status()["models"][0]["name"]
     stops = STOPS if scripted else ("", "")
     with tempfile.TemporaryDirectory(prefix="agent", ignore_cleanup_errors=True) as folder:
@@ -64,7 +66,7 @@ def run(
         home.mkdir()
         work.mkdir()
         place.note.write_text(f"{CONTENT}{stops[1]}\n")
-        with relay(running.url, agent.demand(place)) as between:
+        with relay(running.url, agent.demand(place), most) as between:
             place = place._replace(url=between.url)
             environ = configured(agent, place, running)
             try:

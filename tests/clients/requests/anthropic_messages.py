@@ -168,6 +168,7 @@ def refused(client: str, place: str, **body: Any) -> Request:
     return Request(client, PATH, given, is_error(place), 400, SDK)
 
 
+SHORT = {"type": "string", "maxLength": 12}
 CACHED = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
 PICTURE = {
     "type": "image",
@@ -267,6 +268,38 @@ REQUESTS = [
             tool_choice={"type": "tool", "name": "Joke"}, betas=["x"], mcp_servers=None),
     request("litellm nulls", says, stop_sequences=None, system=None, tools=None, tool_choice=None,
             temperature=None, top_k=None, top_p=None, thinking=None, metadata=None),
+    request("claude code quota", says, CLAUDE_CODE, max_tokens=1, messages=[user("quota")],
+            metadata={"user_id": "u"}),
+    request("claude code title", fits(objects(title=SHORT)), CLAUDE_CODE, max_tokens=120,
+            system=[text("Title it.")], thinking={"type": "disabled"}, temperature=1,
+            output_config={"format": {"type": "json_schema", "schema": objects(title=SHORT)}}),
+    request("claude code effort and budget", says, CLAUDE_CODE, output_config={
+        "effort": "xhigh", "task_budget": {"type": "tokens", "total": 1000}},
+        thinking={"type": "adaptive", "display": "summarized"}, speed="fast"),
+    request("claude code compaction", may_use, CLAUDE_CODE, tools=[tool("read")], system=[
+        text("You summarize.", cache_control={"type": "ephemeral", "scope": "global"})],
+        messages=[*after(result("int a;")), user("Summarize the conversation so far.")],
+        context_management={"edits": [{"type": "compact_20260112"}]}),
+    request("claude code picture read", may_use, CLAUDE_CODE, tools=[tool("read")],
+            messages=after(result([PICTURE], cache_control={"type": "ephemeral"}))),
+    request("web search offered", skipped("web_search_20250305"), CLAUDE_CODE, tools=[
+        tool("read"), {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}]),
+    request("ai sdk tools of a provider", skipped("web_search_20250305", "memory_20250818",
+                                                  "tool_search_tool_regex_20251119"), tools=[
+        {"type": "web_search_20250305", "name": "web_search"},
+        {"type": "memory_20250818", "name": "memory"},
+        {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"},
+        tool("a", defer_loading=True)], container={"skills": [
+            {"type": "anthropic", "skill_id": "pptx", "version": "latest"}]}),
+    request("names with dots", uses("files.read"), max_tokens=120, tool_choice={"type": "any"},
+            tools=[tool("files.read", {"type": "object", "properties": {}})]),
+    request("auto without tools", says, tools=[], tool_choice={"type": "auto"}),
+    request("fields of the newest", says, cache_control={"type": "ephemeral"}, inference_geo="us",
+            fallbacks=[{"model": "x"}], diagnostics={"previous_message_id": "m"},
+            service_tier="standard_only", mcp_servers=[]),
+    request("answers that are empty", says, messages=[
+        user("a"), {"role": "assistant", "content": []}, user("b"),
+        {"role": "assistant", "content": [{"type": "compaction", "content": "c"}]}, user("?")]),
     count("claude code count", tools=[tool("read")], system=[text("S", **CACHED)],
           thinking={"type": "enabled", "budget_tokens": 1024}),
     count("sdk count with results", messages=after(result("x")), tools=[tool("read")],
@@ -276,6 +309,9 @@ REQUESTS = [
         "type": "document", "source": {"type": "base64", "media_type": "application/pdf",
                                        "data": "AA=="}})]),
     refused("mcp", "mcp_servers", mcp_servers=[{"type": "url", "url": "http://x", "name": "x"}]),
+    refused("web search chosen", "tool_choice.name", tool_choice={
+        "type": "tool", "name": "web_search"}, tools=[{
+            "type": "web_search_20250305", "name": "web_search", "max_uses": 8}]),
     refused("unknown tool chosen", "tool_choice", tools=[tool("a")],
             tool_choice={"type": "tool", "name": "b"}),
     refused("any without tools", "a call is required", tool_choice={"type": "any"}),

@@ -36,8 +36,9 @@ def joined(chunks: Sequence[ChatCompletionChunk]) -> list[Choice]:
             message, delta = choice["message"], one.delta
             assert choice["finish_reason"] is None
             assert delta.role in (None, "assistant")
-            if delta.content is not None:
-                message["content"] = (message["content"] or "") + delta.content
+            for name in ("content", "reasoning_content"):
+                if (piece := getattr(delta, name, None)) is not None:
+                    message[name] = (message.get(name) or "") + piece
             for call in delta.tool_calls or ():
                 add_call(message.setdefault("tool_calls", []), call)
             if delta.function_call is not None:

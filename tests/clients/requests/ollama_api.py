@@ -175,6 +175,28 @@ REQUESTS = [
         "num_predict": 24, "stop": [], "top_k": None, "num_ctx": None, "min_p": None,
         "num_gpu": 99, "use_mmap": None}),
     request("dates of old", chat, keep_alive=0.5, options=None),
+    request("names with dots", chat, tools=[tool("files.read")], messages=[
+        user(), {"role": "assistant", "content": "", "tool_calls": [
+            {"function": {"name": "files.read", "arguments": {}}}]},
+        {"role": "tool", "content": "x", "tool_name": "files.read"}]),
+    request("picture in a result", chat, messages=[
+        user(), CALLED, {"role": "tool", "content": "see", "tool_name": "get_weather",
+                         "images": ["AA=="]}]),
+    *(request(f"keep_alive {given!r}", chat, keep_alive=given)
+      for given in (0, "0", "-1m", "24h0m0s", "", "300", None)),
+    request("num_predict -2", chat, options={"num_predict": -2, "stop": ["e", "a", "o", " "]}),
+    request("num_predict -1", chat, options={"num_predict": -1, "stop": ["e", "a", "o", " "]}),
+    request("open webui think and format", chat, think=False, format=None, tools=None,
+            options={"num_predict": 24, "stop": None, "mirostat_eta": None}),
+    request("fields of the newest", chat, truncate=True, shift=True, options={
+        "num_predict": 24, "rope_frequency_base": 1.0, "logits_all": True}),
+    request("generate with probabilities", text_of, GENERATE, logprobs=True, top_logprobs=2),
+    request("continue autocomplete", text_of, GENERATE, raw=True, keep_alive=1800, options={
+        "num_predict": 24, "stop": ["<|end|>", "\n\n"], "num_ctx": 8192, "mirostat": None}),
+    request("raw json", generates_json, GENERATE, raw=True, format="json", options={
+        "num_predict": 60}),
+    request("generate an effort", text_of, GENERATE, think="high"),
+    request("fields of pictures", text_of, GENERATE, width=0, height=0, steps=0),
     request("generate", text_of, GENERATE),
     request("generate raw", text_of, GENERATE, raw=True),
     request("ollama-python empties", text_of, GENERATE, suffix="", system="", template="",
@@ -211,6 +233,11 @@ REQUESTS = [
         is_error(), 400),
     one("bad format", CHAT, {"model": "default", "messages": [user()], "format": "xml"},
         is_error("format"), 400),
+    one("template", GENERATE, {"model": "default", "prompt": "a", "template": "{{ .Prompt }}"},
+        is_error("template"), 400),
+    one("picture to generate", GENERATE, {"model": "default", "prompt": "a", "images": ["AA=="]},
+        is_error("images"), 400),
+    one("sign-in of the cli", "/api/me", {}, is_error(), 404),
     one("context", GENERATE, {"model": "default", "prompt": "a", "context": [1, 2]},
         is_error("context"), 400),
     one("raw and a system", GENERATE, {"model": "default", "prompt": "a", "raw": True,

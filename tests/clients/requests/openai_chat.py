@@ -76,6 +76,7 @@ PARTS = [
     {"type": "text", "text": "Edit ", "cache_control": {"type": "ephemeral"}},
     {"type": "text", "text": "a.c"},
 ]
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
 HISTORY = [
     {"role": "system", "content": "Be brief."},
     user("The weather in Bern?"),
@@ -270,6 +271,58 @@ REQUESTS = [
         {"type": "text", "text": "Hello there"}]}, max_tokens=8),
     request("modalities and moderation", says(), modalities=["text"], service_tier="flex",
             safety_identifier="s", prompt_cache_retention="24h", audio=None),
+    request("copilot cli", may_call, messages=[
+        {"role": "system", "content": "You are an assistant."},
+        user("<current_datetime>2026-01-01T00:00:00Z</current_datetime>\n\nRead a.c")],
+        temperature=0, top_p=0.95, frequency_penalty=0, presence_penalty=0, max_tokens=24,
+        tools=[tool("view", objects(path=TEXT)), tool("read_bash", NO_ARGUMENTS)]),
+    request("qwen code", may_call, max_tokens=24, messages=[
+        {"role": "system", "content": "S"}, {"role": "user", "content": PARTS},
+        {"role": "assistant", "content": "Got it."}, {"role": "user", "content": PARTS},
+        {"role": "assistant", "content": None, "tool_calls": [called("c1", "read_file", "{}")]},
+        {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "x"}]}],
+        tools=[tool("read_file", objects(path=TEXT)), tool("mcp__ide__getDiagnostics")]),
+    request("openrouter sdk picture in a result", may_call, messages=[
+        user(), {"role": "assistant", "content": "", "tool_calls": [called("c1", "shot", "{}")]},
+        {"role": "tool", "tool_call_id": "c1", "content": [PARTS[0], PICTURE]}],
+        tools=[tool("shot")]),
+    request("langchain-openai blocks of a picture", may_call, messages=[
+        user(), {"role": "assistant", "content": [PARTS[1]], "tool_calls": [
+            called("c1", "shot", "{}")]},
+        {"role": "tool", "tool_call_id": "c1", "content": [
+            {"type": "image", "base64": "AA==", "mime_type": "image/png"}]}, user("?")]),
+    request("openrouter sdk without reasoning", says(), include_reasoning=False,
+            reasoning={"effort": "low", "exclude": True}, usage={"include": True},
+            plugins=[{"id": "web"}], route="fallback", models=["a", "b"]),
+    request("openrouter verbosity and effort", says(), verbosity="high",
+            reasoning={"enabled": True, "effort": None}, transforms=["middle-out"]),
+    request("open webui follow-ups", says(), max_tokens=..., max_completion_tokens=24,
+            metadata={"task": "follow_up_generation"}, temperature=0.1, stop=None),
+    request("zed thread summary", says(), temperature=None, stop=[], tool_choice=None, tools=[],
+            parallel_tool_calls=None, messages=[user(), {"role": "assistant", "content": "Hi"},
+                                                user("Generate a concise 3-7 word title")]),
+    request("cline condense", says(), messages=[
+        {"role": "system", "content": "S"}, user("a"), {"role": "assistant", "content": "b"},
+        {"role": "user", "content": [{"type": "text", "text": "Summarize the conversation."}]}],
+        temperature=0, service_tier="priority", store=True, metadata={"a": "b"}),
+    request("names with dots", calls("files.read"), tool_choice="required", max_tokens=80,
+            tools=[tool("files.read", NO_ARGUMENTS)]),
+    request("a function on the tool's own level", calls("f"), max_tokens=80,
+            tools=[{"type": "function", "name": "f", "parameters": WEATHER, "strict": None}],
+            tool_choice={"type": "function", "name": "f"}),
+    request("a tool in anthropic's form", calls("f"), max_tokens=80, tool_choice={"name": "f"},
+            tools=[{"name": "f", "description": "d", "input_schema": WEATHER}]),
+    request("choices that are objects", may_call, tools=[tool("f")], tool_choice={"type": "auto"}),
+    request("none that is an object", says(), tools=[tool("f")], tool_choice={"type": "none"}),
+    request("required that is an object", calls("f"), max_tokens=80,
+            tools=[tool("f", NO_ARGUMENTS)], tool_choice={"type": "required"}),
+    request("a custom tool beside a function", skipped("custom"), tools=[
+        {"type": "custom", "custom": {"name": "code", "format": {"type": "text"}}}, tool("f")]),
+    request("azure and its answer's filters", says(), data_sources=[], enhancements={},
+            user_security_context={"end_user_id": "u"}),
+    request("empty calls and nulls in the history", says(), messages=[
+        user(), {"role": "assistant", "content": "x", "tool_calls": [], "function_call": None,
+                 "refusal": None, "audio": None, "annotations": []}, user("?")]),
     refused("picture", "messages[0].content[1].type", messages=[{"role": "user", "content": [
         {"type": "text", "text": "What?"},
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]}]),
@@ -279,6 +332,12 @@ REQUESTS = [
         {"type": "file", "file": {"file_id": "f"}}]}]),
     refused("spoken answer", "audio", modalities=["text", "audio"],
             audio={"voice": "alloy", "format": "wav"}),
+    refused("custom tool chosen", "tool_choice", tools=[tool("f")],
+            tool_choice={"type": "custom", "custom": {"name": "code"}}),
+    refused("a picture for an answer", "modalities", modalities=["text", "image"]),
+    refused("an earlier spoken answer", "messages[1].audio", messages=[
+        user(), {"role": "assistant", "content": None, "audio": {"id": "audio_1"}}, user("?")]),
+    refused("bound for reasoning", "reasoning.max_tokens", reasoning={"max_tokens": 2000}),
     refused("search", "web_search_options", web_search_options={}),
     refused("unknown function", "tool_choice", tools=[tool("a")], tool_choice=named("b")),
     refused("required without tools", "tool_choice", tool_choice="required"),

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from openai.types.responses import Response, ResponseStreamEvent
+from openai.types.responses import InputTokenCountResponse, Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from tests.clients.requests.openai_chat import WEATHER, objects
@@ -104,6 +104,16 @@ def logprobs(answer: Answer) -> None:
             for part in item.content:
                 assert part.type == "output_text"
                 assert part.logprobs
+
+
+def counted(answer: Answer) -> None:
+    found = InputTokenCountResponse.model_validate(answer.json, strict=True)
+    assert found.input_tokens > 0
+
+
+def not_supported(answer: Answer) -> None:
+    assert answer.json["error"]["code"] == "not_supported"
+    assert answer.headers["x-should-retry"] == "false"
 
 
 def said(role: str, text: str, kind: str = "input_text", **more: Any) -> dict[str, Any]:
@@ -249,6 +259,58 @@ REQUESTS = [
         said("user", "Hi"),
         {"type": "message", "role": "assistant", "content": [
             {"type": "refusal", "refusal": "No."}]}, said("user", "?")]),
+    request("codex view_image", answered, store=False, input=[
+        said("user", "Look.", type="message"),
+        {"type": "function_call", "name": "view_image", "arguments": '{"path": "a.png"}',
+         "call_id": "c1"},
+        {"type": "function_call_output", "call_id": "c1", "output": [
+            {"type": "input_image", "image_url": "data:image/png;base64,AA=="}]}]),
+    request("agents sdk outputs", answered, input=[
+        said("user", "Look."),
+        {"type": "function_call", "name": "f", "arguments": "{}", "call_id": "c1", "id": "fc_1",
+         "status": "completed"},
+        {"type": "function_call_output", "call_id": "c1", "output": [
+            {"type": "input_text", "text": "see"},
+            {"type": "input_image", "image_url": "data:image/png;base64,AA==", "detail": "auto"},
+            {"type": "input_file", "file_data": "data:application/pdf;base64,AA=="}]}]),
+    request("agents sdk settings", answered, store=False, metadata={"a": "b"}, truncation="auto",
+            text={"verbosity": "low"}, reasoning={"effort": "low"}, prompt_cache_key="k",
+            include=["web_search_call.action.sources", "file_search_call.results",
+                     "message.input_image.image_url", "code_interpreter_call.outputs"]),
+    request("ai sdk tools of a provider", skipped("web_search", "code_interpreter", "file_search",
+                                                  "image_generation", "local_shell"), tools=[
+        {"type": "web_search", "filters": None}, {"type": "code_interpreter", "container": {
+            "type": "auto"}}, {"type": "file_search", "vector_store_ids": ["v"]},
+        {"type": "image_generation"}, {"type": "local_shell"}]),
+    request("codex tools of the newest", skipped("tool_search", "apply_patch", "shell",
+                                                 "computer"), tools=[
+        {"type": "tool_search"}, {"type": "apply_patch"},
+        {"type": "shell", "environment": {"type": "local"}}, {"type": "computer"},
+        function("f", defer_loading=True)]),
+    request("openai-node compaction and obfuscation", answered, stream_options={
+        "include_obfuscation": False}, context_management=[{
+            "type": "compaction", "compact_threshold": 1000}], conversation=None, background=None,
+        prompt=None, service_tier="flex", top_logprobs=None, max_tool_calls=2),
+    request("codex history after a compaction", answered, store=False, input=[
+        {"type": "compaction", "encrypted_content": "x", "id": "cmp_1"},
+        {"type": "tool_search_call", "arguments": {}, "call_id": "t"},
+        {"type": "tool_search_output", "call_id": "t", "tools": []},
+        said("user", "Go on.", type="message", phase="commentary")]),
+    request("arguments and results that are objects", answered, input=[
+        said("user", "Hi"), {"type": "function_call", "call_id": "c", "name": "f", "arguments": {},
+                             "status": None, "id": None},
+        {"type": "function_call_output", "call_id": "c", "output": {"ok": True}}]),
+    request("beginning of the answer", answered, input=[
+        said("user", "JSON?"), {"role": "assistant", "content": '{"a":'}]),
+    request("lm studio's load by codex", answered, input="", max_output_tokens=1),
+    request("mcp chosen", answered, tool_choice={"type": "mcp", "server_label": "s"}, tools=HOSTED),
+    Request("openai-python input_tokens.count", f"{PATH}/input_tokens", {
+        "model": "default", "input": CODEX_SECOND, "instructions": "I", "tools": [function("f")],
+        "tool_choice": "auto", "truncation": "auto", "personality": "friendly",
+        "reasoning": {"effort": "low"}, "text": {"format": {"type": "text"}}}, counted,
+        headers=JSON),
+    Request("openai-python compact", f"{PATH}/compact", {"model": "default", "input": "Hello"},
+            not_supported, 501, JSON),
     refused("picture", "input[0].content[0]", input=[{"role": "user", "content": [
         {"type": "input_image", "image_url": "data:image/png;base64,AA==", "detail": "auto"}]}]),
     refused("file", "input[0].content[0]", input=[{"role": "user", "content": [

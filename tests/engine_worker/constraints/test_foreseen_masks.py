@@ -12,6 +12,7 @@ from engine_worker.backend.candidates import MaskWords
 from engine_worker.constraints import llg, step_masks
 from engine_worker.constraints.foreseen_masks import ForeseenMasks
 from engine_worker.constraints.guide import Guide
+from engine_worker.constraints.step_masks import Wanted
 from tests.engine_worker.constraints.matchers import TOKENIZER, matcher, schema
 from tests.engine_worker.constraints.test_step_masks import (
     END,
@@ -58,7 +59,7 @@ def test_masks_that_were_not_foreseen_do_not_wait_for_foreseen_ones(
 
     monkeypatch.setattr(llg.MaskThreads, "_compute", slow)
     masks.foresee(guides[:1])
-    masks.begin([(guide, ()) for guide in guides])  # would wait for ever
+    masks.begin([Wanted(guide) for guide in guides])  # would wait for ever
     may_go_on.set()
     assert len(masks.take()) == 2
 
@@ -75,12 +76,12 @@ def test_foreseen_masks_are_computed_at_once_and_not_again(
 
     monkeypatch.setattr(llg.MaskThreads, "_compute", noted)
     guides = [Guide(matcher(WORDS), TOKENIZER.n_words) for _ in range(3)]
-    masks.begin([(guide, ()) for guide in guides])
+    masks.begin([Wanted(guide) for guide in guides])
     masks.take()
     for guide in guides:
         guide.read(b"a")
     masks.foresee(guides[:2])
-    masks.begin([(guide, ()) for guide in guides])
+    masks.begin([Wanted(guide) for guide in guides])
     found = masks.take()
     after_a_letter = [ord(" "), *LETTERS, END]
     assert [tokens_of(mask) for (mask,) in found if mask is not None] == [after_a_letter] * 3
@@ -97,7 +98,7 @@ def test_no_mask_is_computed_after_a_token_that_was_forced(
     monkeypatch.setattr(llg.MaskThreads, "_compute", compute)
     read = []
     while not guide.is_complete:
-        masks.begin([(guide, ())])
+        masks.begin([Wanted(guide)])
         ((mask,),) = masks.take()
         assert mask is not None
         (token,) = tokens_of(mask)
@@ -119,7 +120,7 @@ def test_a_sequence_that_ends_before_its_foreseen_mask_is_taken_disturbs_no_othe
     masks.begin([])
     assert masks.take() == []
     assert left.read(b"a")
-    masks.begin([(left, ())])
+    masks.begin([Wanted(left)])
     ((mask,),) = masks.take()
     assert mask is not None
     assert tokens_of(mask) == [ord(" "), *LETTERS, END]

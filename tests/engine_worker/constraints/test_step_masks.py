@@ -18,11 +18,11 @@ from engine_worker.constraints import compiler as compilers
 from engine_worker.constraints import llg, step_masks
 from engine_worker.constraints.compiler import Compiler
 from engine_worker.constraints.guide import Guide
-from engine_worker.constraints.step_masks import StepMasks, mask_threads
+from engine_worker.constraints.step_masks import StepMasks, Wanted, mask_threads
 from gpufc.config import BackendKind, ModelConfig
 from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.ids import Epoch, RequestId, RequestNo
-from gpufc.protocol import Generate
+from gpufc.protocol import Generate, TokenRules
 from gpufc.sampling import SamplingParams
 from tests.engine_worker.constraints.matchers import TOKENIZER, matcher, schema
 from tests.engine_worker.engine.engine_runs import EngineRun
@@ -120,7 +120,7 @@ def compare_any_steps(data: st.DataObject, step: StepMasks) -> None:
         expected = [alone.masks(draft) for (alone, _), draft in zip(pairs, drafts, strict=True)]
         foreseen, planned = (data.draw(some_of(len(pairs))) for _ in range(2))
         step.foresee([pairs[number][1] for number in foreseen])
-        step.begin([(pairs[number][1], drafts[number]) for number in planned])
+        step.begin([Wanted(pairs[number][1], drafts[number]) for number in planned])
         for found, wanted in zip(step.take(), [expected[n] for n in planned], strict=True):
             assert [None if mask is None else tokens_of(mask) for mask in found] == [
                 None if mask is None else tokens_of(mask) for mask in wanted
@@ -143,9 +143,9 @@ def draft_for(data: st.DataObject, guide: Guide) -> tuple[int, ...]:
 
 def test_the_masks_of_a_step_are_rows_of_one_array(masks: StepMasks) -> None:
     guides = [Guide(matcher(WORDS), TOKENIZER.n_words) for _ in range(5)]
-    masks.begin([(guide, ()) for guide in guides])
+    masks.begin([Wanted(guide) for guide in guides])
     first = [row for (row,) in masks.take()]
-    masks.begin([(guide, ()) for guide in guides])
+    masks.begin([Wanted(guide) for guide in guides])
     second = [row for (row,) in masks.take()]
     memory = {row.ctypes.data for row in first if row is not None}
     assert len(memory) == 5
@@ -164,7 +164,7 @@ def test_a_matcher_that_meets_a_limit_allows_nothing_and_the_others_have_their_m
     sound = Guide(matcher(WORDS), TOKENIZER.n_words)
     monkeypatch.setattr(llg, "LIMITS", SHORT)
     poor = Guide(llg.Matcher(TOKENIZER, llg.from_regex(DEEP)), TOKENIZER.n_words)
-    masks.begin([(poor, ()), (sound, ())])
+    masks.begin([Wanted(poor), Wanted(sound)])
     (nothing,), (some,) = masks.take()
     assert nothing is not None
     assert some is not None
@@ -273,10 +273,10 @@ class Noting(FakeBackend):
         return super().logits()
 
 
-@pytest.mark.parametrize("overlaps", [True, False])
-def test_masks_are_computed_after_the_step_has_begun_and_before_its_logits_are_asked_for(
-    monkeypatch: pytest.MonkeyPatch, overlaps: bool
-) -> None:
+def noted(
+    monkeypatch: pytest.MonkeyPatch, requests: list[Generate], *, overlaps: bool
+) -> list[str]:
+    """What happens while these requests are answered."""
     notes: list[str] = []
     backend = Noting(ModelConfig(backend=BackendKind.FAKE), 4)
     backend.notes = notes
@@ -285,15 +285,24 @@ def test_masks_are_computed_after_the_step_has_begun_and_before_its_logits_are_a
     compiler.compile(WORDS)
     compute = llg.MaskThreads._compute
 
-    def noted(self: llg.MaskThreads, *arguments: Any) -> None:
+    def note(self: llg.MaskThreads, *arguments: Any) -> None:
         compute(self, *arguments)
         notes.append("masks")
 
-    monkeypatch.setattr(llg.MaskThreads, "_compute", noted)
+    monkeypatch.setattr(llg.MaskThreads, "_compute", note)
     run = EngineRun(backend, max_running=4, batch_tokens=128)
     run.engine._guide = compiler.guide
-    run.run(*(asked(number) for number in (1, 2)))
+    run.run(*requests)
     compiler.close()
+    return notes
+
+
+@pytest.mark.parametrize("overlaps", [True, False])
+def test_needed_masks_are_computed_after_the_step_has_begun_and_before_its_logits(
+    monkeypatch: pytest.MonkeyPatch, overlaps: bool
+) -> None:
+    two = [asked(number, rules=TokenRules(min_tokens=1)) for number in (1, 2)]
+    notes = noted(monkeypatch, two, overlaps=overlaps)
     assert notes[:3] == ["begin", "masks", "logits"]
     if overlaps:  # those of a later step are begun while it is planned
         notes = [note for note in notes if note != "begin"]
@@ -302,7 +311,7 @@ def test_masks_are_computed_after_the_step_has_begun_and_before_its_logits_are_a
         assert notes == ["begin", "masks", "logits"] * (len(notes) // 3)
 
 
-def asked(number: int) -> Generate:
+def asked(number: int, **fields: Any) -> Generate:
     return Generate(
         Epoch(1),
         RequestNo(number),
@@ -312,4 +321,5 @@ def asked(number: int) -> Generate:
         sampling=SamplingParams(seed=number),
         max_tokens=5,
         constraint=WORDS,
+        **fields,
     )

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 import pytest
 
-from engine_worker.backend.fake.backend import LOGIT, FakeBackend
-from engine_worker.backend.fake.vocabulary import BOS, GENERATED, N_VOCAB, expected_tokens, tokenize
+from engine_worker.backend.fake.backend import LOGIT, OTHERS, FakeBackend
+from engine_worker.backend.fake.vocabulary import BOS, GENERATED, expected_tokens, tokenize
 from engine_worker.engine.admission import MAX_PROMPT_LOGPROBS
 from engine_worker.speculation.prompt_lookup import PromptLookup
 from gpufc.config import BackendKind, KvUnified, ModelConfig, Replay
@@ -19,7 +19,7 @@ from gpufc.protocol import Delta, FinishReason, Generate, LogprobsWanted, Refuse
 from tests.engine_worker.engine.engine_runs import EngineRun
 from tests.engine_worker.text.sequences import spec
 
-WHOLE = math.log(math.exp(LOGIT) + N_VOCAB - 1)
+WHOLE = math.log(math.exp(LOGIT) + math.fsum(map(math.exp, OTHERS.tolist()[1:])))
 SAID = tuple(tokenize("tell [[say:abc abc abc abc abc abc]]", add_special=True))
 
 
@@ -67,7 +67,7 @@ def check(found: Sequence[TokenLogprobs], history: Sequence[int], start: int) ->
     """Each token is scored by the row after all tokens before it."""
     for at, one in enumerate(found, start):
         (best,) = expected_tokens(history[:at], 1)
-        logit = LOGIT if history[at] == best else 0.0
+        logit = LOGIT if history[at] == best else OTHERS[history[at]]
         assert one.token.token == history[at]
         assert one.token.logprob == pytest.approx(logit - WHOLE, abs=1e-5)
         assert [other.token for other in one.top] == [best, 0]

@@ -71,6 +71,41 @@ def test_many_requests_of_all_lengths_each_bring_their_own_text(fake: FakeBacken
         assert run.tokens(n) == expected_tokens(words, n + 5)
 
 
+def test_a_newcomer_of_a_crowd_gets_its_first_token_in_the_first_step_after_it_came() -> None:
+    config = ModelConfig(backend=BackendKind.FAKE, n_ctx=1024)
+    run = EngineRun(FakeBackend.load(config, 100, lambda _: None), max_running=96, batch_tokens=256)
+    engine = run.engine
+    for n in range(1, 96):
+        engine.inbox.put(spec(n, prompt("stalled"), max_tokens=1000))
+    engine.take_requests()
+    for _ in range(20):
+        engine.run_step()
+    assert all(seq.n_gained for seq in engine.scheduler.running)
+    engine.inbox.put(spec(96, prompt("an honest prompt of some words"), max_tokens=1000))
+    engine.take_requests()
+    engine.run_step()
+    assert len(run.tokens(96)) == 1
+
+
+def test_a_long_prompt_beside_a_full_batch_takes_few_steps() -> None:
+    config = ModelConfig(backend=BackendKind.FAKE, n_ctx=4096)
+    n_running = 600
+    fake = FakeBackend.load(config, n_running, lambda _: None)
+    run = EngineRun(fake, max_running=n_running, batch_tokens=fake.facts.batch_tokens)
+    run.fix_costs(1.0, 0.0)
+    engine = run.engine
+    for n in range(1, n_running):
+        engine.inbox.put(spec(n, prompt("crowd"), max_tokens=1000))
+    engine.take_requests()
+    while not all(seq.n_gained for seq in engine.scheduler.running) or engine.scheduler.waiting:
+        engine.run_step()
+    engine.inbox.put(spec(n_running, prompt("x" * 1024), max_tokens=2))
+    engine.take_requests()
+    for _ in range(9):  # 1,025 tokens, in chunks of 128 beside 599 streams
+        engine.run_step()
+    assert run.deltas(n_running)
+
+
 @pytest.mark.parametrize("unified", [True, False])
 def test_a_shared_prefix_is_computed_once_and_changes_nothing(unified: bool) -> None:
     fake = backend(unified=unified, kv_cells=6 * 1024)

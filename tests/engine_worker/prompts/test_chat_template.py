@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,46 @@ def test_a_last_message_is_missed_also_if_another_one_says_the_same(word: str) -
     said = (user(word), {"role": "assistant", "content": word}, user(word))
     assert "leaves out the last message (user)" in refusal(source, *said)
     assert render(source, *said[:2]) == f"user: {word};assistant: {word};"
+
+
+@pytest.mark.parametrize("first", ["yes", "I say user: yes", "user: yes\n"])
+def test_an_earlier_message_does_not_stand_for_the_last_one(first: str) -> None:
+    source = "{% for m in messages[:end] %}{{ m.role }}: {{ m.content }}{% endfor %}"
+    said = (user(first), {"role": "assistant", "content": "no"}, user("yes"))
+    assert "leaves out the last message (user)" in refusal("{% set end = 1 %}" + source, *said)
+    assert render("{% set end = 3 %}" + source, *said).endswith("assistant: nouser: yes")
+
+
+LLAMA_2 = (
+    "{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content | trim }} [/INST]"
+    "{% else %}{{ m.content }}</s>{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("source", [None, LLAMA_2, PARTS])
+@pytest.mark.parametrize("word", ["a", "yes", " yes\n", "The same words as before. " * 3])
+def test_a_message_in_the_frame_of_its_role_is_rendered_once(
+    source: str | None, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    template = ChatTemplate(source, {})
+    rendered = Recorder(template._rendered)
+    monkeypatch.setattr(template, "_rendered", rendered)
+    answer = {"role": "assistant", "content": f"You said {word}, as others did."}
+    for messages in ([user(word)], [user("Hallo"), answer, user(word)]):
+        assert word.strip() in template.render(Conversation(messages))
+    assert rendered.n_calls == 2
+
+
+class Recorder:
+    """Counts the calls of a function."""
+
+    def __init__(self, call: Callable[[Conversation], str]) -> None:
+        self._call = call
+        self.n_calls = 0
+
+    def __call__(self, given: Conversation) -> str:
+        self.n_calls += 1
+        return self._call(given)
 
 
 def test_of_a_last_message_with_calls_the_calls_are_enough() -> None:

@@ -26,6 +26,7 @@ def plain_choice(
     choice: int = 0,
     position: int = 0,
     mask: NDArray[np.int32] | None = None,
+    purpose: str = "",
 ) -> int | None:
     """The token's id; None if there is none left to choose from."""
     with np.errstate(over="ignore"):
@@ -46,7 +47,7 @@ def plain_choice(
     with np.errstate(over="ignore"):
         weights = np.exp((below_best - below_best.max()) / params.temperature)
     mass = np.cumsum(weights)
-    drawn = uniform(params.seed, choice, position) * mass[-1]
+    drawn = uniform(params.seed, choice, position, purpose) * mass[-1]
     place = next((place for place, sum_ in enumerate(mass) if sum_ > drawn), len(kept) - 1)
     return kept[place][1]
 

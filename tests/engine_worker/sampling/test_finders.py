@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine_worker.backend.candidates import Candidates
+from engine_worker.backend.candidates import Candidates, ChangedLogits
 from engine_worker.sampling.batch import MAX_LEFT_OUT, BatchSampler
+from engine_worker.sampling.columns import Columns
+from engine_worker.sampling.threads import RowThreads
 from tests.engine_worker.sampling.batches import Recorder, Rows, check, params, rows
 
 
@@ -59,3 +61,13 @@ def test_the_sampler_s_own_finders_choose_the_tokens_of_the_rows_that_are_left(n
         wanted = [params(seed=seed, **kind) for seed in range(20)]
         check(batch, rows(20, 500), wanted, [[]] * 20, [])
     batch.close()
+
+
+@pytest.mark.parametrize("n_vocab", [45, 528, 5000])
+def test_columns_look_at_few_tokens_of_a_small_vocabulary(n_vocab: int) -> None:
+    columns, k = Columns(n_vocab, RowThreads(1)), 40
+    nothing = np.empty(0, np.float32)
+    changed = ChangedLogits(np.empty(0, np.int64), nothing, nothing)
+    found = columns.find(rows(20, n_vocab), np.full(20, k), changed, None)
+    assert found.counts.min() >= k
+    assert found.counts.max() <= 2 * k

@@ -66,6 +66,17 @@ def test_a_machines_reason_cannot_steer_the_terminal() -> None:
     assert "  node-a: \\x1b[2Jgone" in lines
 
 
+def test_a_worker_that_waits_for_a_machine_is_on_none() -> None:
+    rows = [
+        worker(name="m-0", machine="node-a"),
+        worker(name="m-1", state="placing", pid=None),
+        worker(name="m-2"),
+    ]
+    lines = [line.split() for line in shown(200, workers=rows)]
+    machines = {line[0]: line[1] for line in lines if line and line[0].startswith("m-")}
+    assert machines == {"m-0": "node-a", "m-1": "-", "m-2": "here"}
+
+
 def plugin(name: str, **changes: Any) -> dict[str, Any]:
     counts = {"calls": 1200, "failures": 0, "restarts": 0} | changes.pop("counts", {})
     made = {"name": name, "is_ready": True, "detail": "", "counts": counts, "policy": None}

@@ -14,7 +14,7 @@ from gpufc.ids import Epoch
 from supervisor.cluster import keys, wire
 from supervisor.cluster.book import HostBook
 from supervisor.cluster.keys import KeyPair
-from supervisor.cluster.listener import HostListener, Limits
+from supervisor.cluster.listener import LEAST_PAUSE_S, HostListener, Limits
 from supervisor.cluster.messages import (
     HOST_PROTOCOL,
     MAX_HELLO_BYTES,
@@ -203,6 +203,13 @@ async def test_a_silent_host_is_lost(bench: Bench) -> None:
     bench.now += 1.0
     await bench.hosts.until(lambda: bench.hosts.losses)
     assert "silent for 1.0 s" in bench.hosts.losses[0]
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "pause_s"), [(0.0, 1.0), (3.9, 1.0), (4.7, 0.3), (5.0, LEAST_PAUSE_S)]
+)
+def test_the_next_look_is_when_a_silent_host_is_lost(silent_s: float, pause_s: float) -> None:
+    assert Limits(silence_s=5.0).pause_s(silent_s) == pytest.approx(pause_s)
 
 
 async def test_time_in_which_the_front_did_not_look_is_no_silence(bench: Bench) -> None:

@@ -141,6 +141,7 @@ class FakeWorker:
         self.name = WorkerName("default-0")
         self.epoch = Epoch(epoch)
         self.model = MODEL
+        self.machine: str | None = None
         self.facts = model_facts(
             fingerprint=fingerprint, n_ctx=N_CTX, n_ctx_train=N_CTX, n_vocab=N_VOCAB
         )

@@ -1,5 +1,6 @@
 """Durable requests without a loop: the order of events, every reader's events, the store."""
 
+import contextlib
 import itertools
 import random
 from collections.abc import Callable
@@ -262,7 +263,7 @@ def test_too_many_drop_the_oldest_finished_first_and_never_a_running_one() -> No
     running = store.add("running")
     for name in "ab":
         finish(store.add(name))
-    store.store.require_room(0, 1)
+    store.store.require_room("me", 0, 1)
     store.add("c")
     assert store.find("a") is None
     assert store.find("b") is not None
@@ -270,10 +271,10 @@ def test_too_many_drop_the_oldest_finished_first_and_never_a_running_one() -> No
     assert store.find("b") is None
     assert store.find("running") is running
     with pytest.raises(Overloaded) as error:
-        store.store.require_room(0, 1)
+        store.store.require_room("me", 0, 1)
     assert error.value.retry_after_s
     finish(running)
-    store.store.require_room(0, 1)
+    store.store.require_room("me", 0, 1)
 
 
 @pytest.mark.parametrize("limits", [{"max_durable_requests": 3}, {"max_durable_bytes": 65_536}])
@@ -285,6 +286,41 @@ def test_no_principal_has_the_answers_of_others_dropped(limits: dict[str, int]) 
     assert store.find("mine") is not None
     assert store.find("7", principal="flood") is not None
     assert store.find("0", principal="flood") is None
+
+
+def fill(store: Store, principal: str) -> list[DurableRequest]:
+    """Running requests of a principal, as many as it may have."""
+    running: list[DurableRequest] = []
+    with contextlib.suppress(Overloaded):
+        while len(running) < 100:
+            store.store.require_room(principal, 10_000, 1)
+            running.append(store.add(str(len(running)), principal=principal, size=10_000))
+    return running
+
+
+@pytest.mark.parametrize("limits", [{"max_durable_requests": 4}, {"max_durable_bytes": 65_536}])
+def test_running_requests_drop_no_answer_of_a_principal_with_less(limits: dict[str, int]) -> None:
+    store = Store(**limits)
+    finish(store.add("mine", size=10_000))
+    flood = fill(store, "flood")
+    assert len(flood) == 3
+    for _ in range(5):
+        say(flood[0], "x" * 10_000)
+    for one in flood:
+        finish(one)
+    assert store.find("mine") is not None
+    assert len(store.store) <= store.store._limits.max_durable_requests
+    assert store.store.n_bytes <= store.store._limits.max_durable_bytes
+
+
+def test_of_principals_with_as_much_the_oldest_answer_makes_room() -> None:
+    store = Store(max_durable_requests=3)
+    for name in "abc":
+        finish(store.add(name, principal=name))
+    store.store.require_room("d", 0, 1)
+    finish(store.add("d", principal="d"))
+    found = [name for name in "abcd" if store.find(name, principal=name) is not None]
+    assert found == ["b", "c", "d"]
 
 
 def test_bytes_are_counted_and_bounded() -> None:
@@ -300,7 +336,7 @@ def test_bytes_are_counted_and_bounded() -> None:
     say(second, "y" * 10_000)
     assert store.find("first") is None
     with pytest.raises(Overloaded):
-        store.store.require_room(30_000, 1)
+        store.store.require_room("me", 30_000, 1)
     for _ in range(3):
         say(second, "y" * 10_000)  # a running one goes on; it is too large to be kept
     finish(second)
@@ -310,7 +346,7 @@ def test_bytes_are_counted_and_bounded() -> None:
 
 def test_a_request_that_could_never_be_kept_is_told_so() -> None:
     with pytest.raises(RequestTooLarge):
-        Store(max_durable_bytes=65_536).store.require_room(65_536, 1)
+        Store(max_durable_bytes=65_536).store.require_room("me", 65_536, 1)
 
 
 def test_a_dropped_request_stays_readable_for_its_readers() -> None:

@@ -6,9 +6,9 @@ from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import Boot, FromWorker, ToWorker
 from supervisor.fleet.edge import ExitListener
 from supervisor.fleet.exit_reason import ExitReason, Reason
+from supervisor.fleet.followed import Lent
 from supervisor.fleet.peer import BrokenListener, MessageListener
 from supervisor.fleet.placer import PlaceListener
-from supervisor.fleet.process import Lent
 from supervisor.fleet.watchdog import Vitals
 from supervisor.fleet.worker import WorkerSpec
 

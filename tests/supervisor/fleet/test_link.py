@@ -10,6 +10,7 @@ import zmq
 from gpufc import wire
 from gpufc.errors import LinkError
 from gpufc.ids import Epoch, RequestNo
+from gpufc.packed import ID_BYTES
 from gpufc.protocol import (
     MAX_MESSAGE_BYTES,
     PROTOCOL_VERSION,
@@ -19,6 +20,7 @@ from gpufc.protocol import (
     FromWorker,
     Hello,
     Message,
+    Prepared,
     Shutdown,
 )
 from supervisor import socket_reader
@@ -101,6 +103,23 @@ async def test_messages_arrive_in_order_after_the_hello(bench: Bench) -> None:
     await bench.until(lambda: len(bench.messages) == 1001)
     assert isinstance(bench.messages[0], Hello)
     assert numbers(bench.messages) == list(range(1000))
+
+
+@pytest.mark.parametrize("n_more", [-ID_BYTES, 0, ID_BYTES])
+async def test_a_large_message_is_whole_also_after_the_link_is_closed(
+    bench: Bench, n_more: int
+) -> None:
+    ids = bytes(range(256)) * (worker_socket.LEAST_UNCOPIED // 256) + bytes(ID_BYTES)
+    ids = ids[: worker_socket.LEAST_UNCOPIED + n_more]
+    peer = bench.proven()
+    peer.send(wire.encode(Prepared(EPOCH, RequestNo(1), memoryview(ids))))
+    peer.send(fact(2))
+    await bench.until(lambda: len(bench.messages) == 3)
+    bench.link.close()
+    _, prepared, _ = bench.messages
+    assert isinstance(prepared, Prepared)
+    assert prepared.packed == ids
+    assert numbers(bench.messages) == [2]
 
 
 @pytest.mark.parametrize(

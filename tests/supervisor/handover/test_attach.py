@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,8 +33,9 @@ from gpufc.protocol import (
     TextPrompt,
 )
 from gpufc.sampling import SamplingParams
+from supervisor.fleet.followed import Lent
 from supervisor.fleet.link import WorkerLink
-from supervisor.fleet.process import WORKER_COMMAND, Lent, WorkerProcess
+from supervisor.fleet.process import WORKER_COMMAND, WorkerProcess
 from supervisor.handover.adopted import AdoptedProcess, Inherited
 
 FIRST, SECOND = Epoch(7), Epoch(9)
@@ -242,6 +244,55 @@ async def test_an_adopted_process_tells_how_it_ended(
     # a code of 0 cannot be told from a process that runs
     assert ending == ([seen] if number is not None and end_word.is_supported() else [])
     assert await pair.until_gone() == seen
+
+
+@pytest.mark.skipif(not end_word.is_supported(), reason="no glibc on a known processor")
+async def test_a_death_between_readiness_and_takeover_is_told_early(pair: Pair) -> None:
+    """The old front sends `Go` and `Attach` at once: the worker may be ready here before `Go`."""
+    await pair.first.until_ready()
+    told: list[tuple[str, int, int]] = []
+    gone = asyncio.Event()
+
+    def exited(si_code: int, si_status: int) -> None:
+        told.append(("exit", si_code, si_status))
+        gone.set()
+
+    adopted = AdoptedProcess(Inherited(pair.process.pid, copied(pair)), pair.log, exited)
+    adopted.on_ending = lambda code, status: told.append(("ending", code, status))
+    adopted.watch_end()  # the runner's, at `Ready`
+    pair.process.signal(signal.SIGKILL)
+    killed = (os.CLD_KILLED, signal.SIGKILL)
+    assert await pair.until_gone() == killed
+    assert told == []  # it was the old front's
+    adopted.attach()
+    async with asyncio.timeout(60):
+        await gone.wait()
+    assert told[-1] == ("exit", *killed)
+
+
+@pytest.mark.skipif(not end_word.is_supported(), reason="no glibc on a known processor")
+async def test_a_worker_that_was_ready_before_the_takeover_is_watched_after_it(pair: Pair) -> None:
+    await pair.first.until_ready()
+    told: list[tuple[str, int, int]] = []
+    news = asyncio.Event()
+
+    def tell(what: str, code: int, status: int) -> None:
+        told.append((what, code, status))
+        news.set()
+
+    adopted = AdoptedProcess(
+        Inherited(pair.process.pid, copied(pair)), pair.log, partial(tell, "exit")
+    )
+    adopted.on_ending = partial(tell, "ending")
+    adopted.watch_end()
+    adopted.attach()
+    adopted._loop.remove_reader(adopted._pidfd)  # as if its memory were still being given back
+    adopted.signal(signal.SIGKILL)
+    killed = (os.CLD_KILLED, signal.SIGKILL)
+    async with asyncio.timeout(60):
+        await news.wait()
+    adopted._ended()
+    assert told == [("ending", *killed), ("exit", *killed)]
 
 
 PARENT = """

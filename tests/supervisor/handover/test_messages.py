@@ -6,7 +6,7 @@ import pytest
 from gpufc.errors import LinkError, StartError
 from gpufc.ids import WorkerName
 from gpufc.protocol import PROTOCOL_VERSION
-from supervisor.fleet.process import Lent
+from supervisor.fleet.followed import Lent
 from supervisor.handover import taker
 from supervisor.handover.giver import fitting
 from supervisor.handover.messages import MAX_PACKET_BYTES, VERSION

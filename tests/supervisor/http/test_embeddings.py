@@ -8,9 +8,11 @@ import openai
 import pytest
 from openai.types import CreateEmbeddingResponse
 
+from gpufc.config import LimitsConfig
 from gpufc.protocol import Embed, PairPrompt, Refused, TextPrompt, TokenPrompt
+from supervisor.http.edge import body
 from tests.supervisor.dispatch.fakes import MODEL, FakeWorker
-from tests.supervisor.http.conftest import Answer, Service
+from tests.supervisor.http.conftest import Answer, Service, running
 
 FINGERPRINT = [float(byte) for byte in b"abc123"]
 """The fake model's vector of an input is its number of tokens, then this."""
@@ -65,6 +67,22 @@ async def test_every_form_of_input_is_answered_in_its_order(
     total = sum(n_tokens)
     assert (found.usage.prompt_tokens, found.usage.total_tokens) == (total, total)
     assert (found.object, found.model) == ("list", MODEL)
+
+
+@pytest.mark.parametrize("size", [{}, {"dimensions": 7}], ids=["known later", "known"])
+async def test_answers_that_are_much_larger_than_their_bodies_share_a_budget(
+    size: dict[str, int],
+) -> None:
+    async with running(LimitsConfig(max_bodies_bytes=128 * 1024)) as service:
+        service.fleet.start_worker()
+        answers = service.app[body.BODIES].answers
+        many = ["a"] * 500
+        assert (await embeddings(service, many, **size)).status == 200
+        assert answers.held_bytes == 0
+        answers.take(answers.for_large_bytes)
+        assert (await embeddings(service, many, **size)).status == 503
+        assert (await embeddings(service, "a")).status == 200
+        assert answers.held_bytes == answers.for_large_bytes
 
 
 async def test_base64_is_little_endian_float32(service: Service) -> None:

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from gpufc.chat import ChatMessage, ToolCall
+from gpufc.errors import InvalidRequest
 from supervisor.http.generation.chat import ChatFields
 from supervisor.http.generation.history import history
 from supervisor.http.generation.tools import offered
@@ -47,6 +48,23 @@ def test_an_empty_content_is_an_empty_turn(role: str, content: Any) -> None:
 def test_parts_that_are_text_are_joined(part: Any) -> None:
     content = [{"type": "text", "text": "a"}, part]
     assert turns({"role": "user", "content": content}) == (ChatMessage("user", "ab"),)
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+
+
+@pytest.mark.parametrize("role", ["tool", "function"])
+def test_a_note_stands_for_a_picture_in_a_result(role: str) -> None:
+    sent = {"role": role, "content": [{"type": "text", "text": "See: "}, PICTURE]}
+    (turn,) = turns(sent)
+    assert turn.content == "See: [image_url left out: the model reads text only]"
+
+
+@pytest.mark.parametrize("role", ["system", "user", "assistant"])
+def test_a_picture_in_a_message_is_refused(role: str) -> None:
+    with pytest.raises(InvalidRequest, match="image_url") as refusal:
+        turns({"role": role, "content": ["See: ", PICTURE]})
+    assert refusal.value.param == "messages[0].content[1].type"
 
 
 def test_roles_have_the_names_that_templates_know() -> None:

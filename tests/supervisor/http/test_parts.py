@@ -80,6 +80,18 @@ async def test_a_streamed_answer_adds_up_to_the_whole_one(speaking: Service) -> 
     assert len(set(ids)) == len(ids) == 4
 
 
+@pytest.mark.parametrize("fields", [{"include_reasoning": False}, {"reasoning": {"exclude": True}}])
+async def test_reasoning_is_left_out_where_it_is_not_wanted(
+    speaking: Service, fields: dict[str, Any]
+) -> None:
+    (choice,) = (await speaking.chat(**fields)).json["choices"]
+    assert choice["message"]["content"] == "I  ok<"
+    assert "reasoning_content" not in choice["message"]
+    added = message_of(chunks_of((await speaking.chat(stream=True, **fields)).body))
+    assert (added["content"], added["reasoning_content"]) == ("I  ok<", "")
+    assert len(added["calls"]) == 2
+
+
 async def test_an_answer_of_calls_alone_has_no_content_and_a_cut_one_is_too_long(
     speaking: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

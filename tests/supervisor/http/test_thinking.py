@@ -55,7 +55,6 @@ def test_without_a_field_the_template_decides() -> None:
     ("fields", "param"),
     [
         ({"thinking": {"type": "sometimes"}}, "thinking.type"),
-        ({"reasoning": {"effort": "low", "exclude": True}}, "reasoning.exclude"),
         ({"reasoning": {"max_tokens": 2000}}, "reasoning.max_tokens"),
     ],
 )

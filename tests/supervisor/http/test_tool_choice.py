@@ -72,6 +72,8 @@ ALLOWED = [{"type": "function", "function": {"name": "g"}}]
         ({"type": "function", "function": {"name": "f"}}, ["f"]),
         ({"type": "function", "name": "f"}, ["f"]),
         ({"type": "tool", "name": "f"}, ["f"]),
+        ({"function": {"name": "f"}}, ["f"]),
+        ({"name": "f"}, ["f"]),
         ({"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": ALLOWED}}, ["g"]),
         (
             {
@@ -152,6 +154,17 @@ def test_a_response_format_leaves_calls_possible() -> None:
     assert names(answer) == ["f", "g"]
     # there a call may begin like the JSON of the answer
     assert read(offer("auto"), LLAMA, constraint=TEXT).constraint is None
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"type": "function", "name": "f", "description": "d", "parameters": SCHEMA, "strict": True},
+        {"name": "f", "description": "d", "input_schema": SCHEMA, "strict": True},
+    ],
+)
+def test_a_function_may_stand_at_the_tool_s_own_level(given: dict[str, Any]) -> None:
+    assert offer(None, given) == offer(None, tool("f", description="d", strict=True))
 
 
 def test_a_function_without_parameters_has_no_arguments() -> None:

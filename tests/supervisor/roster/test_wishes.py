@@ -107,6 +107,26 @@ async def test_a_wish_that_may_not_shorten_the_configured_time_only_lengthens_it
     assert rig.states["a"] == "ready"
 
 
+@pytest.mark.parametrize(
+    ("admin_s", "wanted_s", "stays_s"),
+    [
+        (-1.0, 0.0, None),
+        (-1.0, 90.0, None),
+        (90.0, 30.0, 90.0),
+        (10.0, 0.0, 10.0),
+        (10.0, 30.0, 30.0),
+    ],
+)
+async def test_a_wish_that_may_not_shorten_leaves_a_longer_wish(
+    make: MakeRig, admin_s: float, wanted_s: float, stays_s: float | None
+) -> None:
+    rig = make(a=ModelConfig(keep_alive_s=60.0), b=ModelConfig())
+    await rig.roster.load("a")
+    rig.roster.keep_alive("a", admin_s)
+    rig.roster.keep_alive("a", wanted_s, may_shorten=False)
+    assert rig.roster.served.terms["a"].keep_alive_s == stays_s
+
+
 async def test_the_only_model_stays_whatever_requests_wish(make: MakeRig) -> None:
     rig = make(a=ModelConfig())
     await rig.until_state("a", "ready")  # it is preloaded

@@ -92,6 +92,19 @@ def test_a_choice_is_a_worker_with_room_whenever_there_is_one(
         assert router.loads[one].n_prefill == sum(n for worker, n in running if worker == one)
 
 
+@pytest.mark.parametrize("name", [Routing.LEAST_OUTSTANDING, Routing.PREFIX_AFFINITY])
+def test_of_workers_with_as_much_to_do_a_near_one_is_chosen(name: Routing) -> None:
+    router = Router(strategy(name))
+    router.add(Epoch(1), 4, is_far=True)
+    router.add(Epoch(2), 4)
+    router.add(Epoch(3), 4, is_far=True)
+    assert start(router, Arrival()) == Epoch(2)
+    assert start(router, Arrival()) == Epoch(1)  # less to do comes first
+    router.gave_back(Epoch(1))
+    router.gave_back(Epoch(2))
+    assert start(router, Arrival()) == Epoch(2)
+
+
 @given(steps=st.lists(st.tuples(st.integers(1, 5), st.sampled_from((-1, 1)), st.integers(0, 300))))
 def test_the_heap_finds_what_a_scan_finds(steps: list[tuple[int, int, int]]) -> None:
     loads = Loads()

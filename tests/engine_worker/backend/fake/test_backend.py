@@ -1,3 +1,4 @@
+import itertools
 import multiprocessing
 import os
 import signal
@@ -62,6 +63,17 @@ def test_a_replay_goes_on_as_if_nothing_had_happened() -> None:
     whole = expected_tokens(CHAT, 40)
     for done in (1, 17, 39):
         assert generate(make(), CHAT + whole[:done], 40 - done) == whole[done:]
+
+
+def test_the_time_of_a_step_includes_the_engine_s_own_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    own_clock = itertools.count(0.0, 0.002)
+    monkeypatch.setattr("time.sleep", slept.append)
+    monkeypatch.setattr("time.thread_time", lambda: next(own_clock))
+    backend = make(fake_script="step_ms=5")
+    for position in range(2):
+        decode(backend, feed(CHAT[position : position + 1], start=position))
+    assert slept == [pytest.approx(0.005), pytest.approx(0.003)]
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8, 5.0])

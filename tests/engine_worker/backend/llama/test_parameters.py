@@ -10,7 +10,10 @@ from gpufc.config import ModelConfig
     ("on_gpu", "model_bytes", "wanted", "n_sequences", "expected"),
     [
         (False, 1, None, 14, Sizes(128, 128)),
-        (False, 1, None, 200, Sizes(200, 200)),
+        (False, 1, None, 64, Sizes(128, 128)),
+        (False, 1, None, 200, Sizes(264, 264)),
+        (False, 1, 128, 200, Sizes(200, 200)),
+        (True, 1, None, 4096, Sizes(6144, 2048)),
         (False, 1, 4096, 14, Sizes(4096, 1024)),
         (True, SMALL_MODEL_BYTES, None, 14, Sizes(4096, 2048)),
         (True, SMALL_MODEL_BYTES + 1, None, 14, Sizes(2048, 1024)),

@@ -22,7 +22,7 @@ def called(name: str, own_id: str | None = None) -> dict[str, Any]:
     return named if own_id is None else named | {"id": own_id, "type": "function"}
 
 
-def result(content: str, **fields: str) -> dict[str, Any]:
+def result(content: Any, **fields: Any) -> dict[str, Any]:
     return {"role": "tool", "content": content, **fields}
 
 
@@ -88,6 +88,13 @@ def test_images_are_refused_and_an_empty_list_of_them_is_none() -> None:
     assert read({"role": "user", "content": "a", "images": []})[0].content == "a"
     with pytest.raises(InvalidRequest, match="images"):
         read({"role": "user", "content": "a", "images": ["aGk="]})
+
+
+@pytest.mark.parametrize("content", ["See: ", None, ["See: "]])
+def test_a_note_stands_for_a_picture_in_a_result(content: Any) -> None:
+    (turn,) = read(result(content, images=["aGk="]))
+    note = "[images left out: the model reads text only]"
+    assert turn.content == ("See: " if content else "") + note
 
 
 def test_a_turn_of_many_calls_and_results_is_read_in_linear_time() -> None:

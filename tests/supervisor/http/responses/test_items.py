@@ -36,6 +36,17 @@ def test_contents_are_texts_or_lists_of_parts() -> None:
     ]
 
 
+def test_a_note_stands_for_a_picture_in_a_result() -> None:
+    output = [
+        {"type": "input_text", "text": "See: "},
+        {"type": "input_image", "image_url": "data:image/png;base64,AA=="},
+        {"stdout": "a"},
+    ]
+    given = {"type": "function_call_output", "call_id": "c1", "output": output}
+    note = "[input_image left out: the model reads text only]"
+    assert messages(given) == [Message("tool", f'See: {note}{{"stdout":"a"}}', tool_call_id="c1")]
+
+
 def test_reasoning_text_and_calls_in_a_row_are_one_turn() -> None:
     call = HistoryCall("c1", CalledFunction("f", '{"a": 1}'))
     patch = HistoryCall("c2", custom=CalledTool("patch", "*** Begin"))
@@ -116,8 +127,8 @@ def test_the_history_of_hosted_tools_is_passed_over() -> None:
         ({"type": "message", "content": "x"}, "role"),
         ({"type": "function_call", "call_id": "c"}, "name"),
         (
-            {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image"}]},
-            "output[0]",
+            {"type": "function_call_output", "call_id": "c", "output": [{"type": "input_text"}]},
+            "output[0].text",
         ),
     ],
 )

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai.types.responses import InputTokenCountResponse
 
 from gpufc.constraint import ConstraintKind
 from supervisor.http.responses.translation import name_here
@@ -153,6 +154,32 @@ async def test_what_cannot_be_served_is_refused_by_name(
     answer = await respond(service, **{"given": "hi", **_renamed(fields)})
     assert answer.status == 400
     assert answer.error["param"] == param
+    assert answer.headers["x-should-retry"] == "false"
+
+
+async def test_counted_tokens_are_those_of_the_answer_s_prompt(speaking: Speaker) -> None:
+    service = speaking("ok")
+    asked = {"input": "hi", "instructions": "Be kind.", "tools": [FUNCTION, {"type": "web_search"}]}
+    first = await whole(service, "before")
+    for more in ({}, {"previous_response_id": first.id}):
+        counted = await service.post("/v1/responses/input_tokens", asked | more)
+        assert counted.headers[SKIPPED] == "web_search"
+        found = InputTokenCountResponse.model_validate(counted.json, strict=True)
+        answer = await whole(service, **_renamed(asked | more))
+        assert answer.usage is not None
+        assert found.input_tokens == answer.usage.input_tokens
+
+
+async def test_what_cannot_be_counted_is_refused_by_name(service: Service) -> None:
+    answer = await service.post("/v1/responses/input_tokens", {"background": True, "input": "hi"})
+    assert (answer.status, answer.error["param"]) == (400, "background")
+    answer = await service.post("/v1/responses/input_tokens", {})
+    assert (answer.status, answer.error["param"]) == (400, "input")
+
+
+async def test_no_conversation_is_compacted(service: Service) -> None:
+    answer = await service.post("/v1/responses/compact", {"input": "hi"})
+    assert (answer.status, answer.error["code"]) == (501, "not_supported")
     assert answer.headers["x-should-retry"] == "false"
 
 

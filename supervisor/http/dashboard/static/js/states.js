@@ -3,6 +3,7 @@
 export const TONE = {
   ready: "good",
   draining: "busy",
+  placing: "busy",
   starting: "busy",
   loading: "busy",
   trying: "busy",
@@ -21,6 +22,7 @@ export const TONE = {
 export const WORD = {
   ready: "ready",
   draining: "handing over",
+  placing: "waits for a machine",
   starting: "starting",
   loading: "loading",
   trying: "being tried",

@@ -94,7 +94,7 @@ function fillWorker(named, worker) {
   say(named.rss, bytes(worker.rss_bytes ?? 0));
   say(named.loaded, seconds(worker.loaded_in_s));
   say(named.layers, `${worker.n_gpu_layers ?? 0} of ${worker.n_layers ?? 0}`);
-  say(named.pid, worker.pid ?? "–");
+  say(named.pid, `${worker.pid ?? "–"}${worker.machine ? ` on ${worker.machine}` : ""}`);
   say(named.restarts, count(worker.restarts ?? 0));
   say(named.last, worker.last_exit ? cause(worker.last_exit) : "none");
   say(named.device, (worker.devices ?? []).join(", ") || "–");

@@ -1,0 +1,74 @@
+"""The choice of a step's tokens, where guides check what was drawn freely."""
+
+from collections.abc import Iterable
+from collections.abc import Sequence as Many
+
+from engine_worker.backend.port import Backend, Logits
+from engine_worker.constraints.step_masks import StepMasks
+from engine_worker.engine.batching import guided, guides_ahead, padding_pick, picks
+from engine_worker.sampling.batch import Pick, Prepared, prepare, sampler_for, second_choice
+from engine_worker.scheduling.plan import Plan
+from engine_worker.text.sequence import Sequence
+from gpufc.errors import RequestError
+
+
+class Choosing:
+    """Belongs to the engine thread.
+
+    A guided row is drawn like a free one, and its guide is asked whether the token is allowed: most
+    tokens are, and need no mask. A refused one is drawn again within the mask. When a mask is
+    computed depends on how often that happened; which token is chosen does not.
+    """
+
+    def __init__(self, backend: Backend, masks: StepMasks) -> None:
+        self._sampler = sampler_for(backend)
+        self._masks = masks
+        self._padding = padding_pick(backend.facts.n_vocab)
+
+    def foresee(self, gained: Iterable[Sequence]) -> None:
+        """Begin the masks that the next step needs, after these sequences have gained tokens."""
+        self._masks.foresee(guides_ahead(gained))
+
+    def begin(self, plan: Plan) -> None:
+        """Begin the masks that the plan needs. Called once its step has begun."""
+        self._masks.begin(guided(plan))
+
+    def prepare(self, plan: Plan) -> Prepared:
+        """The part of the choice that needs no logits."""
+        masks, padding = iter(self._masks.take()), self._padding
+        return prepare([pick for work in plan.work for pick in picks(work, padding, masks)])
+
+    def choose(self, logits: Logits, prepared: Prepared) -> list[int | RequestError]:
+        """A token for each row, as `BatchSampler.choose` gives it."""
+        chosen = self._sampler.choose(logits, prepared)
+        refused = _refused(prepared.picks, chosen)
+        if refused:
+            again = self._second_choice(prepared, refused)
+            for row, token in zip(again.rows, self._sampler.choose(logits, again), strict=True):
+                chosen[row] = token
+        return chosen
+
+    def _second_choice(self, first: Prepared, refused: dict[int, Pick]) -> Prepared:
+        masks = {row: pick.mask for row, pick in refused.items() if pick.mask is not None}
+        missing = {
+            row: pick.guide
+            for row, pick in refused.items()
+            if row not in masks and pick.guide is not None
+        }
+        if missing:
+            computed = self._masks.compute(list(missing.values()))
+            masks.update(zip(missing, computed, strict=True))
+        return second_choice(first, {row: masks[row] for row in refused})
+
+
+def _refused(given: Many[Pick], chosen: Many[int | RequestError]) -> dict[int, Pick]:
+    """The rows whose tokens are to be drawn again. The guides take note."""
+    refused = {}
+    for row, (pick, token) in enumerate(zip(given, chosen, strict=True)):
+        if pick.guide is None or isinstance(token, RequestError):
+            continue
+        was_refused = pick.refuses(token)
+        pick.guide.refusals.note(was_refused=was_refused)
+        if was_refused:
+            refused[row] = pick
+    return refused
