@@ -39,6 +39,7 @@ from engine_worker.placement.ceiling import DeviceCeiling
 from engine_worker.prompts.embedding_inputs import Wanted
 from engine_worker.prompts.service import PromptService
 from engine_worker.prompts.template_process import early_child
+from engine_worker.speculation.drafter import Drafter
 from gpufc import end_word, logs, prctl, signals, wire
 from gpufc.config import BackendKind, ModelConfig
 from gpufc.errors import (
@@ -217,15 +218,7 @@ class Worker:
         boot = self._boot
         started = time.monotonic()
         try:
-            require(boot.model, self._confined)
-            backend, drafter = loading.load(
-                boot.model, boot.n_sequences, self._load, self._report_load
-            )
-            compiler = Compiler(backend)
-            self._prompts = PromptService(
-                backend, boot.model, self._channel.send, compiler.compile, self._embed
-            )
-            self._prompts.try_template(self._template_child)
+            backend, drafter, compiler, prompts = self._loaded()
         except ModelLoadError as err:
             logger.error("load_failed reason=%s", err)
             self._say_farewell(_load_failed(boot.epoch, err))
@@ -247,13 +240,13 @@ class Worker:
             lambda: engine.progress.phase is EnginePhase.IDLE,
             (engine.breakers,),
         )
-        self._prompts.start(_thread)
+        prompts.start(_thread)
         if backend.facts.generates:  # else there is no constraint to compile
             _thread("gate", self._gate.run)
         facts = msgspec.structs.replace(
             backend.facts,
-            chat_template=self._prompts.template,
-            template_error=self._prompts.template_error,
+            chat_template=prompts.template,
+            template_error=prompts.template_error,
             confined=self._confined,
         )
         self._ready = Ready(boot.epoch, facts, time.monotonic() - started)
@@ -263,6 +256,20 @@ class Worker:
         except DecodeFailed:
             self._told_to_end.wait(FAREWELL_S)
             _exit(EXIT_DECODE_FAILED)
+
+    def _loaded(self) -> tuple[Backend, Drafter | None, Compiler, PromptService]:
+        """The model, with all that prompts and constraints need of it. Raises `ModelLoadError`."""
+        model = self._boot.model
+        require(model, self._confined)
+        backend, drafter = loading.load(
+            model, self._boot.n_sequences, self._load, self._report_load
+        )
+        compiler = Compiler(backend)
+        self._prompts = prompts = PromptService(
+            backend, model, self._channel.send, compiler.compile, self._embed
+        )
+        prompts.try_template(self._template_child)
+        return backend, drafter, compiler, prompts
 
     def _load(self, config: ModelConfig, n_sequences: int, on_progress: LoadProgress) -> Backend:
         if config.backend is BackendKind.FAKE:

@@ -95,9 +95,8 @@ def has_gpu(dev: Path = Path("/dev")) -> bool:
 
 def model_files(model: ModelConfig) -> Iterator[str]:
     """The files that a worker of this model opens: the parts of a split one, too."""
-    for given in (model.model_path, model.draft_model_path):
-        if given is not None:
-            yield from _parts(Path(given))
+    for given in model.weight_files:
+        yield from _parts(Path(given))
     yield from (file.path for file in adapter_files(model.adapters))
     if model.chat_template is not None and Path(model.chat_template).is_file():
         yield model.chat_template

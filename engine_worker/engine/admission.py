@@ -15,6 +15,7 @@ from engine_worker.sampling.samplers.port import TailsOf
 from engine_worker.text.sequence import Sequence
 from engine_worker.text.stop_matcher import SpecialSplit
 from gpufc.errors import ContextLengthExceeded, InvalidRequest
+from gpufc.facts import ModelFacts
 from gpufc.protocol import Generate
 
 MAX_PROMPT_LOGPROBS = 131_072
@@ -37,6 +38,28 @@ def sequence_of(
     process. Raises `RequestError`.
     """
     facts = backend.facts
+    _require_possible(spec, facts)
+    return Sequence(
+        _apart(_fitting(spec, facts.n_vocab)),
+        sampler=Sampler(
+            spec.sampling,
+            facts.n_vocab,
+            backend.end_tokens,
+            tails=tails,
+            state=spec.sampler_state,
+        ),
+        piece=_piece(spec, backend),
+        is_end=backend.is_end,
+        n_ctx=facts.n_ctx,
+        split=_control_split(backend.special_tokens().tokens) if spec.stop else None,
+        guide=guide,
+        max_jump=max_jump,
+        max_prompt_rows=max_prompt_rows,
+        rule_mask=RuleMask.of(spec.rules, facts.n_vocab, backend.end_tokens),
+    )
+
+
+def _require_possible(spec: Generate, facts: ModelFacts) -> None:
     require_generation(facts)
     known = len(spec.prompt_tokens) + len(spec.tokens)
     if known > facts.n_ctx:
@@ -61,24 +84,6 @@ def sequence_of(
     unknown = next((use.name for use in spec.adapters if use.name not in facts.adapters), None)
     if unknown is not None:
         raise InvalidRequest(f"there is no adapter {unknown!r}", param="lora")
-    return Sequence(
-        _apart(_fitting(spec, facts.n_vocab)),
-        sampler=Sampler(
-            spec.sampling,
-            facts.n_vocab,
-            backend.end_tokens,
-            tails=tails,
-            state=spec.sampler_state,
-        ),
-        piece=_piece(spec, backend),
-        is_end=backend.is_end,
-        n_ctx=facts.n_ctx,
-        split=_control_split(backend.special_tokens().tokens) if spec.stop else None,
-        guide=guide,
-        max_jump=max_jump,
-        max_prompt_rows=max_prompt_rows,
-        rule_mask=RuleMask.of(spec.rules, facts.n_vocab, backend.end_tokens),
-    )
 
 
 def _require_scorable(n_tokens: int, n_top: int) -> None:

@@ -7,6 +7,7 @@ zeros to it, so a row's result does not depend on the other rows, to the last bi
 """
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +64,12 @@ class Table:
 
     def __len__(self) -> int:
         return len(self._values)
+
+    def is_off(self, steps: Iterable[str]) -> Mask:
+        """Whether none of these steps is taken, for each row."""
+        places = [Steps._fields.index(step) for step in steps]
+        off: Mask = (self._values[:, places] == np.array(OFF)[places]).all(axis=1)
+        return off
 
     def of(self, rows: Counts) -> "Table":
         """The table of some rows only."""

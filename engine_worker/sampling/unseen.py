@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine_worker.backend.candidates import Candidates, Logits
-from engine_worker.sampling.chain import Table
+from engine_worker.sampling.chain import Steps, Table
+
+_UNPROVEN = tuple(
+    step
+    for step in Steps._fields
+    if step not in {"top_k", "top_p", "log_min_p", "temperature"}  # `_suffices` knows these
+)
+"""A row that takes such a step, any later one too, needs all of its tokens."""
 
 _ROUNDING = 1e-9
 """More than rounding changes a sum of a few hundred terms by, as a share."""
@@ -50,5 +57,5 @@ def _suffices(logits: Logits, unseen: Logits, table: Table) -> NDArray[np.bool_]
     before, follows = mass[:, :-1], likely[:, 1:]
     differs = (before >= share * least) & (before < share * most) & follows
     suffices: NDArray[np.bool_] = (highest < table.log_min_p)[:, 0] & ~differs.any(axis=1)
-    suffices &= (table.typical_p >= 1.0) & (table.top_n_sigma <= 0.0)
+    suffices &= table.is_off(_UNPROVEN)
     return suffices

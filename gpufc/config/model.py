@@ -345,3 +345,9 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     fake_script: Annotated[
         str, Meta(max_length=4096, description="faults of the fake engine (for tests)", extra=SWAP)
     ] = ""
+
+    @property
+    def weight_files(self) -> tuple[str, ...]:
+        """The GGUF files of its models, the served one first; the first part of a split one."""
+        paths = (self.model_path, self.draft_model_path)
+        return tuple(path for path in paths if path is not None)

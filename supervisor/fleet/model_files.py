@@ -33,10 +33,8 @@ def models_of(config: ModelConfig) -> list[list[Path]]:
 
 
 def _paths(config: ModelConfig) -> list[Path]:
-    models = (config.model_path, config.draft_model_path)
-    paths = [path for path in models if path is not None]
-    paths += [file.path for file in adapter_files(config.adapters)]
-    return [Path(path) for path in paths]
+    adapters = [file.path for file in adapter_files(config.adapters)]
+    return [Path(path) for path in (*config.weight_files, *adapters)]
 
 
 def _n_shards(path: Path) -> int:

@@ -1,4 +1,7 @@
-"""The table of all routes and their scopes. Any other path is refused."""
+"""The table of all routes and their scopes. Any other path is refused.
+
+A new route is a row here, a `Spec` in `description` and a row in `API.md`; tests compare the three.
+"""
 
 from collections.abc import Callable
 from functools import cache, wraps

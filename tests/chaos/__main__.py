@@ -102,15 +102,19 @@ def _spelled(options: argparse.Namespace, arguments: Sequence[str]) -> str:
 
 
 def _runs(options: argparse.Namespace) -> list[Run]:
-    o, n_lanes = options, options.lanes or 1
+    table = (*_scripted(options), *_real(options), *_replacements(options))
+    return [run for wanted, run in table if wanted]
 
-    def cells(some: tuple[faults.Fault, ...]) -> list[cell.Cell]:
-        hang, other = not o.without_hangs, not o.only_hangs
-        return matrix.cells(some, hangs=hang, others=other, containing=o.cells)
 
-    table: list[tuple[Any, Run]] = [
-        (o.matrix, lambda: matrix.run(None, cells(faults.ALL), o.lanes or LANES)),
-        (o.kills, lambda: random_kills.run(o.kills, o.seed, n_lanes)),
+def _cells(options: argparse.Namespace, some: tuple[faults.Fault, ...]) -> list[cell.Cell]:
+    hang, other = not options.without_hangs, not options.only_hangs
+    return matrix.cells(some, hangs=hang, others=other, containing=options.cells)
+
+
+def _scripted(o: argparse.Namespace) -> list[tuple[Any, Run]]:
+    return [
+        (o.matrix, lambda: matrix.run(None, _cells(o, faults.ALL), o.lanes or LANES)),
+        (o.kills, lambda: random_kills.run(o.kills, o.seed, o.lanes or 1)),
         (o.poison, lambda: poison.run(o.poison, o.seed)),
         (o.stalls, lambda: stalls.run(o.stalls)),
         (o.timing, lambda: timing.run(o.timing, o.seed)),
@@ -128,7 +132,13 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.outsiders, lambda: outsiders.run(o.outsiders, o.seed)),
         (o.copies, lambda: copies.run(o.copies)),
         (o.restarts, lambda: restarts.run(o.restarts)),
-        (o.real_matrix, lambda: matrix.run(_model(), cells(faults.REAL), n_lanes)),
+    ]
+
+
+def _real(o: argparse.Namespace) -> list[tuple[Any, Run]]:
+    n_lanes = o.lanes or 1
+    return [
+        (o.real_matrix, lambda: matrix.run(_model(), _cells(o, faults.REAL), n_lanes)),
         (o.real, lambda: real.run(_model(), o.real, o.seed, o.threads, n_lanes)),
         (
             o.peer_models,
@@ -159,18 +169,27 @@ def _runs(options: argparse.Namespace) -> list[Run]:
         (o.prefills, lambda: prefills.run(_model(), o.prefills)),
         (o.hostile, lambda: hostile.run(_model(), o.hostile, o.seed, o.lanes or LANES)),
         (o.orphans, lambda: orphans.run(_model(), o.orphans)),
+    ]
+
+
+def _replacements(o: argparse.Namespace) -> list[tuple[Any, Run]]:
+    n_lanes, real_model = o.lanes or 1, not o.fake
+    return [
         (
             o.replacements,
-            lambda: replacements.restarts(o.replacements, None if o.fake else _model(), n_lanes),
+            lambda: replacements.restarts(
+                o.replacements, _model() if real_model else None, n_lanes
+            ),
         ),
         (
             o.swaps,
-            lambda: replacements.swaps(o.swaps, [] if o.fake else [_model(), _second(o)], n_lanes),
+            lambda: replacements.swaps(
+                o.swaps, [_model(), _second(o)] if real_model else [], n_lanes
+            ),
         ),
         (o.refusals, lambda: replacements.refusals(_model())),
         (o.upgrades, lambda: upgrades.run(o.upgrades, n_lanes)),
     ]
-    return [run for wanted, run in table if wanted]
 
 
 def _second(options: argparse.Namespace) -> Path:
