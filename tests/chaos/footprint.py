@@ -38,6 +38,14 @@ class Footprint:
         self.threads = front.num_threads()
         self.rss_bytes = front.memory_info().rss
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """All but the memory."""
+        return (
+            *(self.descriptors, self.processes, self.zombies),
+            *(self.sockets, self.files, self.threads),
+        )
+
     def outgrown_by(
         self,
         later: "Footprint",
@@ -77,14 +85,20 @@ def most_grown(fronts: Iterable[Change]) -> Change:
     return max(fronts, key=lambda one: one.after.rss_bytes - one.before.rss_bytes)
 
 
-async def at_rest(running: Watched) -> Footprint:
-    """A footprint to compare with. It counts no zombie: one would excuse a later one."""
-    deadline = time.monotonic() + SETTLE_S
-    while (found := await _look(running)).zombies:
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not reaped within {SETTLE_S:.0f} s: {found}")
+async def at_rest(running: Watched, still_s: float = 0.0) -> Footprint:
+    """A footprint to compare with. It counts no zombie: one would excuse a later one. Its counts
+    have been the same for `still_s`: a process that is yet to start would look like a leak."""
+    deadline = time.monotonic() + SETTLE_S + still_s
+    last, since = None, 0.0
+    while True:
+        found, now = await _look(running), time.monotonic()
+        if found.counts != last:
+            last, since = found.counts, now
+        if not found.zombies and now - since >= still_s:
+            return found
+        if now > deadline:
+            raise AssertionError(f"not reaped, or not still, within {SETTLE_S:.0f} s: {found}")
         await asyncio.sleep(POLL_S)
-    return found
 
 
 async def growth(

@@ -26,6 +26,8 @@ N_LANES = 4
 """Models that are loaded and unloaded at the same time."""
 WARM_UP = 80
 """Cycles before the first look: objects made once are no growth."""
+STILL_S = 5.0
+"""Before the first look: the last load's spare process and its child are there by then."""
 SPARE_DESCRIPTORS = 3
 SPARE_BYTES = 2 << 20
 """By how much the front's memory may differ: an allocator does not give back to the byte."""
@@ -45,7 +47,7 @@ async def run(n_cycles: int) -> Report:
     async with _front(N_LANES) as one:
         counter = itertools.count(1)
         await _cycles(one, WARM_UP, counter)
-        before, started = await at_rest(one.service), time.monotonic()
+        before, started = await at_rest(one.service, STILL_S), time.monotonic()
         report.row("before", before)
         for first in range(0, n_cycles, 100):
             await _cycles(one, min(100, n_cycles - first), counter)

@@ -91,6 +91,26 @@ async def test_a_zombie_that_is_reaped_late_is_no_leftover(
     assert (seen[0], after.zombies, grown) == (1, 0, [])
 
 
+async def test_a_first_look_waits_until_nothing_more_is_opened(
+    parent: Parent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_looks = 0
+
+    class Looking(Footprint):
+        """Has a descriptor opened after each of the first looks."""
+
+        def __init__(self, running: footprint.Watched) -> None:
+            nonlocal n_looks
+            super().__init__(running)
+            n_looks += 1
+            if n_looks < 4:
+                parent.tell("open")
+
+    monkeypatch.setattr(footprint, "Footprint", Looking)
+    before = await at_rest(parent, still_s=0.1)
+    assert before.descriptors == parent.front.num_fds()
+
+
 @pytest.mark.usefixtures("briefly")
 async def test_what_stays_is_a_leftover(parent: Parent) -> None:
     before = await at_rest(parent)

@@ -45,7 +45,7 @@ def inputs_of(given: Input, param: str = "input") -> tuple[EmbeddingInput, ...]:
     kinds = set(map(type, given))
     if kinds == {int}:
         return (TokenPrompt(tuple(given)),)  # type: ignore[arg-type]
-    if not kinds or not kinds <= {str, list}:
+    if not kinds or not kinds <= {str, tuple}:
         raise InvalidRequest(
             f"{param} is a string, a list of strings, a list of token ids, or a list of such"
             " lists, and not empty",
@@ -54,7 +54,7 @@ def inputs_of(given: Input, param: str = "input") -> tuple[EmbeddingInput, ...]:
     if len(given) > MAX_INPUTS:
         raise InvalidRequest(f"{param} has at most {MAX_INPUTS} entries", param=param)
     return tuple(
-        TextPrompt(item) if isinstance(item, str) else TokenPrompt(tuple(item))  # type: ignore[arg-type]
+        TextPrompt(item) if isinstance(item, str) else TokenPrompt(item)  # type: ignore[arg-type]
         for item in given
     )
 

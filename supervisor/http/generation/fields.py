@@ -21,7 +21,8 @@ TokenId = Annotated[int, Meta(ge=0, le=INT32_MAX)]
 MAX_TOKEN_IDS = 262_144
 """In one list: more than any context takes, few enough to decode without blocking the loop."""
 
-TokenIds = Annotated[list[TokenId], Meta(max_length=MAX_TOKEN_IDS)]
+TokenIds = Annotated[tuple[TokenId, ...], Meta(max_length=MAX_TOKEN_IDS)]
+"""Tuples: the garbage collector goes through each list of numbers again and again."""
 RuledTokens = Annotated[list[TokenId], Meta(max_length=MAX_RULED_TOKENS)]
 Limit = Annotated[int, Meta(ge=-1)]
 """Of generated tokens; -1 is as many as fit."""

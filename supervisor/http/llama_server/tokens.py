@@ -84,7 +84,7 @@ async def detokenize(request: web.Request) -> web.Response:
     model = front.fleet.resolve(body.model)
     if not body.tokens:
         return json_response(Detokenized(""))
-    (text,) = await front.dispatcher.asking.detokenize(model, [tuple(body.tokens)])
+    (text,) = await front.dispatcher.asking.detokenize(model, [body.tokens])
     hold_answer(request, TEXT_COPIES * len(text))
     return json_response(Detokenized(text.decode(errors="replace")))
 

@@ -138,7 +138,7 @@ def _given(body: CompletionBody, most: int) -> tuple[Prompt, ...]:
     kinds = set(map(type, given))
     if kinds == {int}:
         return (TokenPrompt(tuple(given)),)  # type: ignore[arg-type]
-    if kinds not in ({str}, {list}):
+    if kinds not in ({str}, {tuple}):
         raise InvalidRequest(
             "prompt is a string, a list of strings, a list of token ids, or a list of such lists",
             param="prompt",
@@ -146,7 +146,7 @@ def _given(body: CompletionBody, most: int) -> tuple[Prompt, ...]:
     if len(given) > most:
         raise InvalidRequest(f"at most {most} prompts", param="prompt")
     return tuple(
-        TextPrompt(item) if isinstance(item, str) else TokenPrompt(tuple(item))  # type: ignore[arg-type]
+        TextPrompt(item) if isinstance(item, str) else TokenPrompt(item)  # type: ignore[arg-type]
         for item in given
     )
 

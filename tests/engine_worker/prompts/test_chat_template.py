@@ -1,7 +1,10 @@
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given as drawn
+from hypothesis import strategies as st
 
 from engine_worker.model_file.gguf_header import read_header
 from engine_worker.prompts.chat_template import (
@@ -10,6 +13,7 @@ from engine_worker.prompts.chat_template import (
     TemplateError,
 )
 from engine_worker.prompts.conversation import Conversation, Message
+from engine_worker.prompts.folding import folded
 
 
 def user(content: str) -> Message:
@@ -188,6 +192,34 @@ def test_a_message_in_the_frame_of_its_role_is_rendered_once(
     for messages in ([user(word)], [user("Hallo"), answer, user(word)]):
         assert word.strip() in template.render(Conversation(messages))
     assert rendered.n_calls == 2
+
+
+SHOWN = (
+    "{{ m.role }}: {{ m.content }};",
+    "{{ m.content }}",
+    "[INST] {{ m.content | trim }} [/INST]",
+    "user: {{ m.content }}\n",
+)
+DROPPING = [
+    ChatTemplate(some + shown + "{% endfor %}" + end, {})
+    for some in ("{% for m in messages[:2] %}", "{% for m in messages if m.content | length > 2 %}")
+    for shown in SHOWN
+    for end in ("", "user: yes;", "assistant:")
+]
+"""Templates that leave some messages out."""
+WORDS = st.sampled_from(
+    ["yes", "no", "a", "user: yes", "yes;user: yes", "assistant:", "x\nuser: yes", ";", " yes "]
+)
+
+
+@drawn(st.sampled_from(DROPPING), st.lists(WORDS, min_size=1, max_size=6))
+def test_no_text_shows_a_message_that_is_left_out(template: ChatTemplate, words: list[str]) -> None:
+    roles = itertools.cycle(("user", "assistant"))
+    said = [{"role": role, "content": word} for role, word in zip(roles, words, strict=False)]
+    given = folded(Conversation([*said, user("yes")]), template.traits)
+    text = template._rendered(given)
+    if template._tells(given.messages[-1]["content"], given, text):
+        assert not template._leaves_out_last(given, text)
 
 
 class Recorder:
