@@ -2,7 +2,8 @@
 
 Agents send null contents beside tool calls, contents as lists of parts, results in any order, and
 roles by newer or older names. Unknown keys are ignored. A picture is refused in a message. In a
-tool's result a note stands for it: a tool that shows pictures must not end a session. Pure.
+tool's result a note stands for it: a tool that shows pictures must not end a session. Many clients
+send such pictures in a user's message right behind the result, which counts as a part of it. Pure.
 """
 
 from typing import Annotated, Any, Literal
@@ -87,7 +88,7 @@ def history(messages: list[Message]) -> tuple[ChatMessage, ...]:
     names: dict[str, str] = {}
     results: list[ChatMessage] = []
     for index, message in enumerate(messages):
-        turn = _turn(message, index)
+        turn = _turn(message, index, behind_result=bool(results))
         if turn.role == "tool":
             results.append(_of_call(turn, calls, names, len(results)))
             continue
@@ -99,7 +100,7 @@ def history(messages: list[Message]) -> tuple[ChatMessage, ...]:
     return tuple(turns)
 
 
-def _turn(message: Message, index: int) -> ChatMessage:
+def _turn(message: Message, index: int, *, behind_result: bool) -> ChatMessage:
     place = f"messages[{index}]"
     for name in ("audio", "images"):
         if getattr(message, name):
@@ -109,7 +110,8 @@ def _turn(message: Message, index: int) -> ChatMessage:
         reasoning = message.reasoning
     is_answer = message.role == "assistant"
     role = _TEMPLATES_ROLES.get(message.role, message.role)
-    content = _noted(message.content) if role == "tool" else message.content
+    is_result = role == "tool" or (role == "user" and behind_result)
+    content = _noted(message.content) if is_result else message.content
     return ChatMessage(
         role,
         _text(content, f"{place}.content") or message.refusal or "",

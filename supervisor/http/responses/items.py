@@ -123,8 +123,17 @@ class _Conversation:
             )
         self._reasoning, self._texts, self._calls = [], [], []
 
+    @property
+    def _is_behind_result(self) -> bool:
+        """Whether a user's message would be a part of the result before it: clients send pictures
+        of a tool's result so."""
+        has_result = bool(self.messages) and self.messages[-1].role == "tool"
+        return has_result and not (self._texts or self._calls)
+
     def _message(self, item: Item, place: str) -> None:
-        text = text_of(item.content, f"{place}.content")
+        is_result = item.role == "user" and self._is_behind_result
+        content = _noted(item.content) if is_result else item.content
+        text = text_of(content, f"{place}.content")
         if item.role == "assistant":
             self._texts.append(text)
             return

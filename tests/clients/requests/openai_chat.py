@@ -291,6 +291,10 @@ REQUESTS = [
             called("c1", "shot", "{}")]},
         {"role": "tool", "tool_call_id": "c1", "content": [
             {"type": "image", "base64": "AA==", "mime_type": "image/png"}]}, user("?")]),
+    request("litellm picture behind a result", may_call, messages=[
+        user(), {"role": "assistant", "tool_calls": [called("c1", "shot", "{}")]},
+        {"role": "tool", "tool_call_id": "c1", "name": "shot", "content": [PARTS[0]]},
+        {"role": "user", "content": [PARTS[1], PICTURE]}, user("?")], tools=[tool("shot")]),
     request("openrouter sdk without reasoning", says(), include_reasoning=False,
             reasoning={"effort": "low", "exclude": True}, usage={"include": True},
             plugins=[{"id": "web"}], route="fallback", models=["a", "b"]),

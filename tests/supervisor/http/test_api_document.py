@@ -15,6 +15,8 @@ import supervisor.http
 from gpufc import errors
 from gpufc.config import AdmissionConfig, LimitsConfig, ServerConfig
 from gpufc.sampling import SAMPLERS, SamplingFields, SamplingParams, samplers_of
+from supervisor.dispatch.request import Scope
+from supervisor.http.description import SPECS, group
 from supervisor.http.generation.unsupported import FIELDS, NEUTRAL, NotYet
 from supervisor.http.llama_server import embeddings as llama_embeddings
 from supervisor.http.llama_server.tokens import DetokenizeBody, TokenizeBody
@@ -90,6 +92,21 @@ def test_every_route_has_its_scope() -> None:
         for route in ROUTES
     }
     assert documented == actual
+
+
+def test_every_path_of_an_api_has_its_dialect_and_says_where_it_is_not_supported() -> None:
+    paths = {row[0]: {*names(row[1])} for row in rows("Dialects")}
+    refused_there = [name for row in rows("Dialects") for name in names(row[2]) if "/" in name]
+    of_an_api = {
+        route.path.replace(":.+", "")
+        for route in ROUTES
+        if group(route.path) not in ("Administration", "Service") and route.scope is Scope.GENERATE
+    }
+    own = {"/v1/requests"}
+    of_no_prefix = {route.path for route in ROUTES if group(route.path) == "Service"}
+    assert set().union(*paths.values()) - of_no_prefix == of_an_api - own | {"/v1/health"}
+    refusing = [path for (_, path), spec in SPECS.items() if spec.refuses]
+    assert sorted(refused_there) == sorted(refusing)
 
 
 def test_every_field_of_a_body_is_supported_or_refused() -> None:

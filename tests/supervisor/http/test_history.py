@@ -60,6 +60,19 @@ def test_a_note_stands_for_a_picture_in_a_result(role: str) -> None:
     assert turn.content == "See: [image_url left out: the model reads text only]"
 
 
+def test_a_user_s_message_right_behind_a_result_is_a_part_of_it() -> None:
+    """LiteLLM, Copilot and others send the pictures of a result so."""
+    called = {"role": "assistant", "tool_calls": [call("f", "c1")]}
+    result = {"role": "tool", "tool_call_id": "c1", "content": "r"}
+    shown = {"role": "user", "content": [{"type": "text", "text": "Output: "}, PICTURE]}
+    found = turns({"role": "user", "content": "go"}, called, result, shown)
+    assert found[-1].content == "Output: [image_url left out: the model reads text only]"
+    for between in ({"role": "assistant", "content": "ok"}, {"role": "user", "content": "and"}):
+        with pytest.raises(InvalidRequest) as refusal:
+            turns(called, result, between, shown)
+        assert refusal.value.param == "messages[3].content[1].type"
+
+
 @pytest.mark.parametrize("role", ["system", "user", "assistant"])
 def test_a_picture_in_a_message_is_refused(role: str) -> None:
     with pytest.raises(InvalidRequest, match="image_url") as refusal:

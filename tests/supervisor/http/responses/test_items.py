@@ -47,6 +47,19 @@ def test_a_note_stands_for_a_picture_in_a_result() -> None:
     assert messages(given) == [Message("tool", f'See: {note}{{"stdout":"a"}}', tool_call_id="c1")]
 
 
+def test_a_user_s_message_right_behind_a_result_is_a_part_of_it() -> None:
+    output = {"type": "function_call_output", "call_id": "c1", "output": "r"}
+    shown = {"role": "user", "content": [{"type": "input_image", "image_url": "data:,"}]}
+    note = "[input_image left out: the model reads text only]"
+    assert messages(output, shown) == [
+        Message("tool", "r", tool_call_id="c1"),
+        Message("user", note),
+    ]
+    for between in ({"role": "assistant", "content": "ok"}, USER):
+        with pytest.raises(InvalidRequest):
+            messages(output, between, shown)
+
+
 def test_reasoning_text_and_calls_in_a_row_are_one_turn() -> None:
     call = HistoryCall("c1", CalledFunction("f", '{"a": 1}'))
     patch = HistoryCall("c2", custom=CalledTool("patch", "*** Begin"))
