@@ -63,6 +63,13 @@ class RowMasks(NamedTuple):
         at = self.rows.searchsorted(row)
         return self.words[at] if at < len(self.rows) and self.rows[at] == row else None
 
+    def among(self, rows: Counts) -> "RowMasks | None":
+        """Those of these rows, which are rising, by their places among them; None without any."""
+        if len(rows) == len(self.rows) and (rows == self.rows).all():
+            return RowMasks(np.arange(len(rows)), self.words)
+        _, own, places = np.intersect1d(self.rows, rows, assume_unique=True, return_indices=True)
+        return RowMasks(places, self.words[own]) if len(own) else None
+
     def allow(self, rows: Places, ids: Places) -> NDArray[np.bool_]:
         """Whether each of the tokens `ids` is allowed in its row. The arrays are broadcast."""
         last = max(int(rows.max(initial=-1)), int(self.rows[-1]))

@@ -59,10 +59,8 @@ class Guide:
         return self._forced
 
     def allows(self, token: int) -> bool:
-        """Whether the next token may be this one, told without a mask. Where none is forced, a
-        token that is allowed here is in the mask; `llg.Matcher.allows` says which may be missing.
-        Reads no token.
-        """
+        """Whether the next token may be this one, as the mask says it. Reads no token. Called where
+        none is forced."""
         return self._matcher.allows(token)
 
     @property

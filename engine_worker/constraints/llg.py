@@ -148,13 +148,11 @@ class Matcher:
         return n_read
 
     def allows(self, token: int) -> bool:
-        """Whether the mask of the next token has this one, where no token is `forced`.
-
-        No digit after too many is allowed here, though the mask has digits where nothing else may
-        follow.
-        """
+        """Whether the mask of the next token has this one, where no token is `forced`."""
         if self._has_too_many_digits and digits.begins_with_digit(self._tokenizer.pieces[token]):
-            return False
+            return bool(
+                self.mask()[token >> 5] >> (token & 31) & 1
+            )  # it knows what else may follow
         return not self._inner.is_error() and self._inner.validate_tokens([token]) == 1
 
     def rollback(self, n_tokens: int) -> None:

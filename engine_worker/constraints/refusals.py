@@ -1,10 +1,11 @@
 """How often the tokens that a sequence drew freely were refused lately. Pure."""
 
-_WEIGHT = 0.25
+_WEIGHT = 1 / 16
 """Of the last choice; the share of the choices before it keeps the rest."""
 
-FREQUENT = 0.5
-"""A mask ahead is used about as often as not."""
+FREQUENT = 0.15
+"""Beside a device, a mask ahead takes time of other threads alone, and one at once takes all of its
+own. With the demo model a regex has 0.22 of its free choices refused, JSON 0.06 to 0.12."""
 
 
 class Refusals:
@@ -19,5 +20,5 @@ class Refusals:
 
     @property
     def are_frequent(self) -> bool:
-        """Whether the next choice is most likely refused as well."""
+        """Whether it pays to have the mask of the next choice, if it takes no time."""
         return self._share > FREQUENT

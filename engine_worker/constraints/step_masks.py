@@ -102,8 +102,8 @@ class StepMasks:
         ]
 
     def _pays_ahead(self, guide: Guide) -> bool:
-        """Whether a mask that may not be needed is computed all the same. A CPU computes nothing
-        ahead: no time is free meanwhile."""
+        """Whether a mask that may not be needed is computed all the same, while a device computes
+        the step. A CPU has no time to spare for it."""
         return self._overlaps and guide.refusals.are_frequent
 
     def _with_rows(self, guides: Sequence[Guide], words: MaskWords) -> list[tuple[Guide, int]]:

@@ -66,14 +66,12 @@ def _needs_mask(sequence: Sequence, draft: Collection[int]) -> bool:
 
 
 def guides_ahead(gained: Iterable[Sequence]) -> list[Guide]:
-    """The guides that most likely need a mask in the next step, after one in which these sequences
-    gained tokens."""
+    """The guides that need a mask in the next step, after one in which these sequences gained
+    tokens. The next step is planned and begun beside these masks, and takes longer for it."""
     return [
         seq.guide
         for seq in gained
-        if seq.guide is not None
-        and seq.finish is None
-        and (not seq.draws_freely or seq.guide.refusals.are_frequent)
+        if seq.guide is not None and seq.finish is None and not seq.draws_freely
     ]
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from collections.abc import Sequence as Many
 
+from engine_worker.backend.candidates import MaskWords
 from engine_worker.backend.port import Backend, Logits
 from engine_worker.constraints.step_masks import StepMasks
 from engine_worker.engine.batching import guided, guides_ahead, padding_pick, picks
@@ -43,12 +44,13 @@ class Choosing:
         chosen = self._sampler.choose(logits, prepared)
         refused = _refused(prepared.picks, chosen)
         if refused:
-            again = self._second_choice(prepared, refused)
+            again = second_choice(prepared, self._masks_of(refused))
             for row, token in zip(again.rows, self._sampler.choose(logits, again), strict=True):
                 chosen[row] = token
         return chosen
 
-    def _second_choice(self, first: Prepared, refused: dict[int, Pick]) -> Prepared:
+    def _masks_of(self, refused: dict[int, Pick]) -> dict[int, MaskWords]:
+        """The masks of refused rows, by row: those ahead, and the others at once."""
         masks = {row: pick.mask for row, pick in refused.items() if pick.mask is not None}
         missing = {
             row: pick.guide
@@ -58,7 +60,7 @@ class Choosing:
         if missing:
             computed = self._masks.compute(list(missing.values()))
             masks.update(zip(missing, computed, strict=True))
-        return second_choice(first, {row: masks[row] for row in refused})
+        return {row: masks[row] for row in refused}
 
 
 def _refused(given: Many[Pick], chosen: Many[int | RequestError]) -> dict[int, Pick]:

@@ -11,8 +11,9 @@ yet (`masks`), the part of sampling without logits (`prepare`), waiting for the 
 choosing tokens (`choose`), and appending them to sequences (`accept`).
 
 With `--guided` a schema of the bench's guided scenarios binds all answers. Below the parts are the
-milliseconds in which masks are computed, by a thread of its own beside a device, and of each finder
-of candidates the milliseconds and the rows that it answers.
+milliseconds in which masks are computed, the rows with a refused token (`refused rows`), what their
+second choice takes within `choose`, and of each finder of candidates the milliseconds and the rows
+that it answers. `--frequent` is the share of refusals from which on a device computes masks ahead.
 
 With `--coming-and-going` answers are of different lengths, and another request follows each that
 ends: the tokens per second of all steps, and the time of steps with and without prompts.
@@ -37,6 +38,7 @@ from engine_worker.backend.llama.backend import (
 )
 
 from engine_worker.constraints.compiler import Compiler  # isort: skip
+from engine_worker.constraints import refusals
 from engine_worker.constraints.llg import MaskThreads
 from engine_worker.engine import choosing
 from engine_worker.engine.loop import Engine
@@ -61,6 +63,7 @@ def main() -> None:
     )
     backend = LlamaBackend.load(config, options.streams + 4, lambda _: None)
     compiler = Compiler(backend)
+    refusals.FREQUENT = options.frequent
     if options.guided is not None:
         compiler.compile(_constraint(options))
         compiler.close()
@@ -104,6 +107,7 @@ def _options() -> argparse.Namespace:
     add("--temperature", type=float, default=0.8)
     add("--speculation", action="store_true")
     add("--coming-and-going", action="store_true")
+    add("--frequent", type=float, default=refusals.FREQUENT, help="share of refusals (%(default)s)")
     add("--guided", choices=list(SCHEMAS), help="the schema that binds the answers (none)")
     return parser.parse_args()
 
@@ -192,7 +196,7 @@ def _timed(engine: Engine) -> dict[str, float]:
         ("prepare", choosing, "prepare"),
         ("wait", engine, "_wait_for"),
         ("choose", engine._choosing, "choose"),
-        ("second choice", engine._choosing, "_second_choice"),
+        ("second choice: picks", choosing, "second_choice"),
         ("accept", engine, "_accept_all"),
     )
     for part, owner, name in owners:
@@ -205,6 +209,13 @@ def _timed(engine: Engine) -> dict[str, float]:
             return found
 
         return timed(part, call)
+
+    def refused(*arguments: Any) -> Any:
+        rows = find_refused(*arguments)
+        spent["refused rows"] += len(rows)
+        return rows
+
+    find_refused, choosing._refused = choosing._refused, refused
 
     for finder in sampler._finders:
         setattr(finder, "find", counted(type(finder).__name__, finder.find))  # noqa: B010

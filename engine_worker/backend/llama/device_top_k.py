@@ -270,27 +270,34 @@ def candidates_from_device(
 
     Declines if `found` does not fit the logits, some of which are compared. `found` is used up.
     """
-    ids, values, n_vocab = found.ids, found.logits, logits.shape[1]
+    n_vocab = logits.shape[1]
     if not np.isfinite(found.sums).all():
         return None
-    few = few_candidates(logits, k, changed, masks)
-    k = np.where(k < ids.shape[1], k, 0)
-    k[changed.places[changed.after > changed.before] // n_vocab] = 0
-    if not k.any() and few is None:
-        return None
-    places = ids + np.arange(0, logits.size, n_vocab)[:, None]
     some = slice(None, None, _CHECKED)
-    if (logits.reshape(-1).take(places[:, some], mode="clip") != values[:, some]).any():
+    checked = found.ids[:, some] + np.arange(0, logits.size, n_vocab)[:, None]
+    if (logits.reshape(-1).take(checked, mode="clip") != found.logits[:, some]).any():
         return None
-    least = values.min(axis=1)
-    if len(changed.places):
-        values = _with(values, places.reshape(-1), changed)
-    if masks is None:
-        return certain_candidates(ids, values, least, k)
-    masks.forbid(values, ids)
+    few = few_candidates(logits, k, changed, masks)
+    k = np.where(k < found.ids.shape[1], k, 0)
+    k[changed.places[changed.after > changed.before] // n_vocab] = 0
     if few is not None:
         k[few.rows] = 0
-    return joined(certain_candidates(ids, values, least, k, partly=masks.rows), few)
+    asked = k.nonzero()[0]
+    if not len(asked):
+        return few
+    ids, values = found.ids[asked], found.logits[asked]
+    least = values.min(axis=1)
+    if len(changed.places):
+        places = ids + asked[:, None] * n_vocab
+        values = _with(values, places.reshape(-1), changed)
+    masks = None if masks is None else masks.among(asked)
+    if masks is not None:
+        masks.forbid(values, ids)
+    partly = None if masks is None else masks.rows
+    certain = certain_candidates(ids, values, least, k[asked], partly)
+    if certain is not None:
+        certain = certain._replace(rows=asked[certain.rows])
+    return joined(certain, few)
 
 
 def _with(values: Logits, places: Places, changed: ChangedLogits) -> Logits:

@@ -60,6 +60,17 @@ def test_digits_stay_allowed_where_nothing_else_is() -> None:
     assert found.is_accepting
 
 
+@pytest.mark.parametrize("digits_go_on", [True, False])
+def test_a_check_allows_the_digits_that_the_mask_has(digits_go_on: bool) -> None:
+    grammar = f"{MOST}[0-9]{{9}}" if digits_go_on else f"{MOST}[0-9]*x?"
+    found = llg.Matcher(TOKENIZER, llg.from_regex(grammar), is_json=True)
+    for byte in MOST.encode():
+        assert found.allows(byte)
+        assert found.consume((byte,)) == 1
+    assert found.allows(ord("7")) is digits_go_on
+    assert found.allows(ord("x")) is not digits_go_on
+
+
 def test_other_answers_than_json_keep_their_digits() -> None:
     assert allows(Constraint(ConstraintKind.REGEX, "[0-9]{60}x*"), "7" * 60)
 

@@ -10,17 +10,18 @@ def noted(*given: bool) -> Refusals:
     return made
 
 
-def test_refusals_are_frequent_after_several_in_a_row() -> None:
+def test_refusals_are_frequent_after_several_of_them() -> None:
     assert not noted().are_frequent
     assert not noted(True, True).are_frequent
     assert noted(True, True, True).are_frequent
+    assert noted(*(True, False, False) * 20).are_frequent
 
 
-def test_choices_that_were_allowed_end_it() -> None:
-    often = (True,) * 8
+def test_choices_that_are_allowed_end_it() -> None:
+    often = (True,) * 4
     assert noted(*often, False).are_frequent
-    assert not noted(*often, False, False, False).are_frequent
+    assert not noted(*often, *(False,) * 8).are_frequent
 
 
-def test_one_refusal_in_three_is_not_frequent() -> None:
-    assert not noted(*(True, False, False) * 20, True).are_frequent
+def test_one_refusal_in_twenty_is_not_frequent() -> None:
+    assert not noted(*((True,) + (False,) * 19) * 9, True).are_frequent

@@ -130,6 +130,23 @@ def compare_any_steps(data: st.DataObject, step: StepMasks) -> None:
                 walked(data, pair, 1)
 
 
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_a_guide_allows_the_tokens_that_its_mask_has_where_none_is_forced(
+    data: st.DataObject,
+) -> None:
+    guide = Guide(matcher(schema(data.draw(schemas))), TOKENIZER.n_words)
+    for _ in range(12):
+        (mask,) = guide.masks(())
+        assert mask is not None
+        if not guide.forced:
+            allowed = [token for token in range(TOKENIZER.n_words * 32) if guide.allows(token)]
+            assert allowed == tokens_of(mask)
+        walked(data, [guide], 1)
+        if guide.is_complete:
+            return
+
+
 def some_of(number: int) -> st.SearchStrategy[list[int]]:
     return st.lists(st.sampled_from(range(number)), unique=True)
 
