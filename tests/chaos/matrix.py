@@ -100,6 +100,8 @@ async def run(model: Path | None, wanted: list[Cell], n_lanes: int) -> Report:
             say(f"  missed: {result.cell.name}: {line}")
     report.wrong += [f"{each.cell.name}: {line}" for each in bad for line in each.wrong[:4]]
     report.wrong += [f"left behind: {line}" for line in leftovers]
+    if not wanted:
+        report.wrong.append("no cell has such a name")
     if len(results) != len(wanted):
         report.wrong.append(f"only {len(results)} cells were played")
     return report

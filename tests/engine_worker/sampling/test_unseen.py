@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine_worker.sampling import few_allowed
 from engine_worker.sampling.batch import BatchSampler, prepare
 from gpufc.sampling import SamplingParams
 from tests.engine_worker.sampling.any_batch import any_params, any_row
@@ -99,9 +98,8 @@ KEPT = {"temperature": 5.0, "min_p": 0.2, "top_p": 1.0, "top_k": 20}
     ],
 )
 def test_a_row_is_left_out_where_the_unseen_tokens_count(
-    changes: dict[str, Any], suffices: bool, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], suffices: bool
 ) -> None:
-    monkeypatch.setattr(few_allowed, "MOST", 0)
     n_rows = 6
     row = np.full(N_VOCAB, -4.0, np.float32)
     row[:20] = 5.0  # forbidden
