@@ -22,8 +22,6 @@ FAILS = {
     "image-input": "no picture is read",
     "chat-image-input": "no picture is read",
     "anth-image-input": "no picture is read",
-    "compact-response": "no conversation is compacted",
-    "compact-missing-model": "no conversation is compacted",
     "error-handling": "a request without a model goes to the default model",
     "chat-error-handling": "a request without a model goes to the default model",
 }
