@@ -34,7 +34,7 @@ FORMATS = {"open-responses": 13, "openai-chat": 9, "anthropic": 9}
 
 @pytest.fixture(scope="module")
 def greedy(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Service]:
-    """The same answers each time. The penalty ends a list that the demo model would go on with up to
+    """The same answers each time. The penalty ends a list that the demo model would go on with to
     the end of its context, on some processors: the suite wants whole answers."""
     folder = tmp_path_factory.mktemp("comply")
     config = folder / "gpufc.toml"
