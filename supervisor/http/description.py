@@ -104,7 +104,6 @@ SPECS: Mapping[tuple[str, str], Spec] = {
     ("POST", "/v1/responses/input_tokens"): Spec(
         body=ResponsesFields, answer=InputTokens, example={"input": "Hello"}
     ),
-    ("POST", "/v1/responses/compact"): REFUSED,
     ("GET", "/v1/responses/{response}"): Spec(answer=ResponseObject),
     ("POST", "/v1/messages"): Spec(
         body=MessagesBody,

@@ -88,7 +88,6 @@ ROUTES = (
     Route("POST", "/api/embeddings", ollama_embeddings.embed_prompt, Scope.GENERATE),
     Route("POST", "/v1/responses", responses.create_response, Scope.GENERATE, queues=True),
     Route("POST", "/v1/responses/input_tokens", responses.count_input_tokens, Scope.GENERATE),
-    Route("POST", "/v1/responses/compact", responses.refuse_compaction, Scope.GENERATE),
     Route("GET", "/v1/responses/{response}", responses.get_response, Scope.GENERATE),
     Route("DELETE", "/v1/responses/{response}", responses.delete_response, Scope.GENERATE),
     Route("POST", "/v1/responses/{response}/cancel", responses.cancel_response, Scope.GENERATE),

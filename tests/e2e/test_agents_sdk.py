@@ -16,7 +16,8 @@ agents = pytest.importorskip("agents")
 
 pytestmark = pytest.mark.slow
 
-CALL = '<tool_call>{"name": "lookup", "arguments": {"key": "lamp"}}</tool_call>'
+CALL = '<tool_call>\n{"name": "lookup", "arguments": {"key": "lamp"}}\n</tool_call>'
+"""In the layout that binds a strict function's call: the SDK makes functions strict."""
 PROMPT = f"[[say:{CALL}]][[stop@{len(CALL)}]]"
 
 

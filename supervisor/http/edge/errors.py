@@ -97,6 +97,9 @@ SHAPES: tuple[tuple[str, ErrorShape], ...] = (
 ANTHROPIC_VERSION = "anthropic-version"
 """A header that all of Anthropic's clients send."""
 
+COMPACTION = "/v1/responses/compact"
+"""A route of OpenAI's that does not exist here, though its path is also that of a response."""
+
 SHARED_PATH = "/v1/models"
 """Has routes of OpenAI's API and, for clients with that header, of Anthropic's."""
 
@@ -151,6 +154,8 @@ def from_exception(exc: Exception, request: web.Request) -> RequestError:
         case web.HTTPMethodNotAllowed() if request.path == "/":
             # the dashboard's page; a client whose base address lacks its path comes here
             return NotFound(f"There is no route {request.method} /; the API's begin with /v1")
+        case web.HTTPMethodNotAllowed() if request.path.rstrip("/") == COMPACTION:
+            return NotFound(f"There is no route {request.method} {request.path}")
         case web.HTTPMethodNotAllowed():
             allowed = ", ".join(sorted(exc.allowed_methods))
             return MethodNotAllowed(f"{request.path} takes {allowed}, not {request.method}")

@@ -9,7 +9,6 @@ from gpufc.errors import (
     ContextLengthExceeded,
     InvalidRequest,
     NotFound,
-    NotSupported,
     PreviousResponseNotFound,
     RequestError,
 )
@@ -81,13 +80,6 @@ async def count_input_tokens(request: web.Request) -> web.Response:
         err.param = name_here(err.param)
         raise
     return json_response(InputTokens(n_tokens), headers=headers)
-
-
-async def refuse_compaction(_request: web.Request) -> web.Response:
-    """No conversation is made shorter for a client."""
-    raise NotSupported(
-        "This service compacts no conversation: send a shorter one, or truncation: auto"
-    )
 
 
 async def _answered(

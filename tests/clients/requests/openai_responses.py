@@ -111,8 +111,8 @@ def counted(answer: Answer) -> None:
     assert found.input_tokens > 0
 
 
-def not_supported(answer: Answer) -> None:
-    assert answer.json["error"]["code"] == "not_supported"
+def not_there(answer: Answer) -> None:
+    assert answer.json["error"]["code"] == "not_found"
     assert answer.headers["x-should-retry"] == "false"
 
 
@@ -310,7 +310,7 @@ REQUESTS = [
         "reasoning": {"effort": "low"}, "text": {"format": {"type": "text"}}}, counted,
         headers=JSON),
     Request("openai-python compact", f"{PATH}/compact", {"model": "default", "input": "Hello"},
-            not_supported, 501, JSON),
+            not_there, 404, JSON),
     refused("picture", "input[0].content[0]", input=[{"role": "user", "content": [
         {"type": "input_image", "image_url": "data:image/png;base64,AA==", "detail": "auto"}]}]),
     refused("file", "input[0].content[0]", input=[{"role": "user", "content": [

@@ -179,7 +179,7 @@ async def test_what_cannot_be_counted_is_refused_by_name(service: Service) -> No
 
 async def test_no_conversation_is_compacted(service: Service) -> None:
     answer = await service.post("/v1/responses/compact", {"input": "hi"})
-    assert (answer.status, answer.error["code"]) == (501, "not_supported")
+    assert (answer.status, answer.error["code"]) == (404, "not_found")
     assert answer.headers["x-should-retry"] == "false"
 
 
