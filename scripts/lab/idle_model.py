@@ -27,6 +27,7 @@ from tests.service import Service, service, wait_for
 
 COLUMNS = ("state", "worker processes", "their memory, MiB", "memory of the GPUs, MiB")
 LOADS_WITHIN_S = 120.0
+SETTLE_S = 10.0
 ASK_EVERY_S = 0.02
 
 
@@ -65,7 +66,7 @@ def main() -> None:
             one.wait_ready()
             asked = Readiness(one.url)
             rows = [_row("before the service", [], before)]
-            rows += _states(one, options.keep_alive)
+            rows += _states(one, options.keep_alive, before)
             asked.end()
     rows.append(
         (f"/readyz: 200 of {asked.n_asked:,}", str(asked.n_asked - len(asked.refused)), "", "")
@@ -79,14 +80,17 @@ def main() -> None:
         results.append(options.results, run, results.Table(COLUMNS, rows))
 
 
-def _states(one: Service, keep_alive_s: float) -> list[tuple[str, ...]]:
+def _states(one: Service, keep_alive_s: float, before: list[float]) -> list[tuple[str, ...]]:
     rows = []
     first_s = _ask(one.url)
     rows.append(_row(f"loaded, first token after {first_s:.2f} s", _workers(one), memory()))
     began = time.monotonic()
     wait_for(lambda: not _workers(one), keep_alive_s + LOADS_WITHIN_S, "the model is unloaded")
     gone_s = time.monotonic() - began
-    rows.append(_row(f"gone after {gone_s:.2f} s", _workers(one), memory()))
+    wait_for(lambda: memory() <= before, SETTLE_S, "the GPU has the model's memory back")
+    free_s = time.monotonic() - began
+    state = f"process gone after {gone_s:.2f} s, memory free after {free_s:.2f} s"
+    rows.append(_row(state, _workers(one), memory()))
     again_s = _ask(one.url)
     rows.append(_row(f"loaded again, first token after {again_s:.2f} s", _workers(one), memory()))
     return rows

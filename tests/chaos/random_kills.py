@@ -170,7 +170,7 @@ async def run(n_kills: int, seed: int, n_lanes: int) -> Report:
 
 async def _play(share: lanes.Share) -> Tally:
     async with rig(environ=ENVIRON) as one:
-        before = await at_rest(one.service)
+        before = await at_rest(one.service, STILL_S)
         tally = await Storm(one, share.n, share.seed).run()
         figures = await one.until_idle()
         after, grown = await growth(one.service, before, N_CLIENTS + 3)
