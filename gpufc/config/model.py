@@ -186,7 +186,8 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=16, le=65_536)] | None,
         Meta(
             description="most tokens that one engine step computes"
-            " [default: 128 on a CPU; on a GPU 2048, small models 4096; more for many sequences]",
+            " [default: on a CPU 128, with 16 threads 512; on a GPU 2048, small models 4096;"
+            " more for many sequences]",
             extra=SWAP,
         ),
     ] = None

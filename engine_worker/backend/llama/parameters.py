@@ -56,23 +56,31 @@ class Sizes(NamedTuple):
 
 
 CPU_SIZES = Sizes(128, 128)
+MOST_CPU_TOKENS, CPU_TOKENS_A_THREAD = 512, 32
 GPU_SIZES = Sizes(2048, 1024)
 SMALL_ON_GPU_SIZES = Sizes(4096, 2048)
-"""Defaults. Measured: tokens/s and the longest step of a two-core host and of one H100."""
+"""Defaults. Measured: tokens/s and the longest step of a two-core host and of one H100. With 16
+threads a prompt of 1,500 tokens takes 0.91 of the time in steps of 512 tokens."""
 
 
 def step_sizes(config: ModelConfig, n_sequences: int, *, on_gpu: bool, model_bytes: int) -> Sizes:
     """Sizes with room for the next token of every slot, and by default for half of a usual step of
     prompts beside them: else a newcomer's prompt would be computed a few tokens a step.
 
-    On a CPU a larger step computes no faster; it only makes running streams wait longer.
+    Few threads compute a larger step no faster; it only makes running streams wait longer.
     """
-    usual = CPU_SIZES
+    usual = cpu_sizes(config.n_threads_batch or config.n_threads or host.usable_cores())
     if on_gpu:
         usual = SMALL_ON_GPU_SIZES if model_bytes <= SMALL_MODEL_BYTES else GPU_SIZES
     default = max(usual.step, n_sequences + usual.step // 2)
     step = max(config.batch_tokens or default, n_sequences)
     return Sizes(step, min(step, max(usual.one_pass, GPU_SIZES.one_pass)))
+
+
+def cpu_sizes(n_threads: int) -> Sizes:
+    """The sizes for so many threads: each has the same share of a step as on the smallest host."""
+    n_tokens = min(MOST_CPU_TOKENS, max(CPU_SIZES.step, CPU_TOKENS_A_THREAD * n_threads))
+    return Sizes(n_tokens, n_tokens)
 
 
 def max_outputs(n_vocab: int, n_sequences: int, n_batch: int) -> int:

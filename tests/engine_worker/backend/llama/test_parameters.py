@@ -23,5 +23,16 @@ from gpufc.config import ModelConfig
 def test_step_sizes(
     on_gpu: bool, model_bytes: int, wanted: int | None, n_sequences: int, expected: Sizes
 ) -> None:
-    config = ModelConfig(batch_tokens=wanted)
+    config = ModelConfig(batch_tokens=wanted, n_threads=2)
     assert step_sizes(config, n_sequences, on_gpu=on_gpu, model_bytes=model_bytes) == expected
+
+
+@pytest.mark.parametrize(
+    ("n_threads", "n_threads_batch", "n_tokens"),
+    [(1, None, 128), (4, None, 128), (8, None, 256), (16, None, 512), (64, None, 512), (2, 16, 512)],
+)
+def test_more_threads_compute_more_tokens_in_a_step(
+    n_threads: int, n_threads_batch: int | None, n_tokens: int
+) -> None:
+    config = ModelConfig(n_threads=n_threads, n_threads_batch=n_threads_batch)
+    assert step_sizes(config, 1, on_gpu=False, model_bytes=1) == Sizes(n_tokens, n_tokens)
