@@ -9,6 +9,8 @@ import psutil
 
 from supervisor.runtime_dir import RuntimeDir
 
+STILL_S = 5.0
+"""Before the first look: the last load's spare process and its child are there by then."""
 SETTLE_S = 15.0
 """A count that has grown may take this long to fall: a dead child is a zombie until it is reaped,
 and a closed connection keeps its descriptor until the loop's next turn."""

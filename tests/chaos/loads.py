@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from msgspec import structs
 
 from tests.chaos.bodies import Lags, probing
-from tests.chaos.footprint import Footprint, at_rest, growth
+from tests.chaos.footprint import STILL_S, Footprint, at_rest, growth
 from tests.chaos.history import check
 from tests.chaos.load import ask_fake, run_ask
 from tests.chaos.report import Report, percentile, reporting, say
@@ -26,8 +26,6 @@ N_LANES = 4
 """Models that are loaded and unloaded at the same time."""
 WARM_UP = 80
 """Cycles before the first look: objects made once are no growth."""
-STILL_S = 5.0
-"""Before the first look: the last load's spare process and its child are there by then."""
 SPARE_DESCRIPTORS = 3
 SPARE_BYTES = 2 << 20
 """By how much the front's memory may differ: an allocator does not give back to the byte."""

@@ -9,7 +9,7 @@ import time
 from msgspec import field
 
 from tests.chaos import lanes
-from tests.chaos.footprint import Change, at_rest, growth, most_grown
+from tests.chaos.footprint import STILL_S, Change, at_rest, growth, most_grown
 from tests.chaos.history import History, check, longest_silence_s
 from tests.chaos.load import Ask, ask_fake, begin, pursue
 from tests.chaos.report import Report, reporting, say, spread

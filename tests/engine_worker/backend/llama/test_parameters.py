@@ -29,7 +29,14 @@ def test_step_sizes(
 
 @pytest.mark.parametrize(
     ("n_threads", "n_threads_batch", "n_tokens"),
-    [(1, None, 128), (4, None, 128), (8, None, 256), (16, None, 512), (64, None, 512), (2, 16, 512)],
+    [
+        (1, None, 128),
+        (4, None, 128),
+        (8, None, 256),
+        (16, None, 512),
+        (64, None, 512),
+        (2, 16, 512),
+    ],
 )
 def test_more_threads_compute_more_tokens_in_a_step(
     n_threads: int, n_threads_batch: int | None, n_tokens: int
