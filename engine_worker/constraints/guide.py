@@ -6,7 +6,6 @@ from typing import Protocol
 import numpy as np
 
 from engine_worker.backend.candidates import MaskWords
-from engine_worker.constraints.refusals import Refusals
 
 
 class Matcher(Protocol):
@@ -34,7 +33,6 @@ class Guide:
         self._n_words = n_words
         self._forced: list[int] | None = None
         self._is_choosing = False
-        self.refusals = Refusals()
 
     def read(self, tokens: Sequence[int]) -> bool:
         """Go on after these tokens. False if the constraint does not allow them."""

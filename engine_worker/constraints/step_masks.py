@@ -25,7 +25,7 @@ Masks = list[list[MaskWords | None]]
 
 class Wanted(NamedTuple):
     """A guide of a step, and the draft after which it is asked for masks. A mask that is not needed
-    is computed only if a token was forced, or if free choices were refused often."""
+    is computed if a token was forced, and beside a device."""
 
     guide: Guide
     draft: Sequence[int] = ()
@@ -74,7 +74,7 @@ class StepMasks:
         missing = [
             one.guide
             for one in wanted
-            if one.guide not in self._first and (one.is_needed or self._pays_ahead(one.guide))
+            if one.guide not in self._first and (one.is_needed or self._overlaps)
         ]
         if missing:
             self._memory = of_rows(len(missing), self._memory)
@@ -100,11 +100,6 @@ class StepMasks:
             memory[row] if row in found else guide.matcher.mask()
             for row, guide in enumerate(guides)
         ]
-
-    def _pays_ahead(self, guide: Guide) -> bool:
-        """Whether a mask that may not be needed is computed all the same, while a device computes
-        the step. A CPU has no time to spare for it."""
-        return self._overlaps and guide.refusals.are_frequent
 
     def _with_rows(self, guides: Sequence[Guide], words: MaskWords) -> list[tuple[Guide, int]]:
         """The guides whose masks can be computed at once, with the rows that these get."""

@@ -17,8 +17,9 @@ class Choosing:
     """Belongs to the engine thread.
 
     A guided row is drawn like a free one, and its guide is asked whether the token is allowed: most
-    tokens are, and need no mask. A refused one is drawn again within the mask. When a mask is
-    computed depends on how often that happened; which token is chosen does not.
+    tokens are, and need no mask. A refused one is drawn again within the mask. A device
+    leaves time to have all masks by then, a CPU computes those of refused rows; the token is the
+    same.
     """
 
     def __init__(self, backend: Backend, masks: StepMasks) -> None:
@@ -64,13 +65,11 @@ class Choosing:
 
 
 def _refused(given: Many[Pick], chosen: Many[int | RequestError]) -> dict[int, Pick]:
-    """The rows whose tokens are to be drawn again. The guides take note."""
+    """The rows with a token that is to be drawn again."""
     refused = {}
     for row, (pick, token) in enumerate(zip(given, chosen, strict=True)):
         if pick.guide is None or isinstance(token, RequestError):
             continue
-        was_refused = pick.refuses(token)
-        pick.guide.refusals.note(was_refused=was_refused)
-        if was_refused:
+        if pick.refuses(token):
             refused[row] = pick
     return refused

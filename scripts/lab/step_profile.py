@@ -13,7 +13,7 @@ choosing tokens (`choose`), and appending them to sequences (`accept`).
 With `--guided` a schema of the bench's guided scenarios binds all answers. Below the parts are the
 milliseconds in which masks are computed, the rows with a refused token (`refused rows`), what their
 second choice takes within `choose`, and of each finder of candidates the milliseconds and the rows
-that it answers. `--frequent` is the share of refusals from which on a device computes masks ahead.
+that it answers.
 
 With `--coming-and-going` answers are of different lengths, and another request follows each that
 ends: the tokens per second of all steps, and the time of steps with and without prompts.
@@ -38,7 +38,6 @@ from engine_worker.backend.llama.backend import (
 )
 
 from engine_worker.constraints.compiler import Compiler  # isort: skip
-from engine_worker.constraints import refusals
 from engine_worker.constraints.llg import MaskThreads
 from engine_worker.engine import choosing
 from engine_worker.engine.loop import Engine
@@ -63,7 +62,6 @@ def main() -> None:
     )
     backend = LlamaBackend.load(config, options.streams + 4, lambda _: None)
     compiler = Compiler(backend)
-    refusals.FREQUENT = options.frequent
     if options.guided is not None:
         compiler.compile(_constraint(options))
         compiler.close()
@@ -107,7 +105,6 @@ def _options() -> argparse.Namespace:
     add("--temperature", type=float, default=0.8)
     add("--speculation", action="store_true")
     add("--coming-and-going", action="store_true")
-    add("--frequent", type=float, default=refusals.FREQUENT, help="share of refusals (%(default)s)")
     add("--guided", choices=list(SCHEMAS), help="the schema that binds the answers (none)")
     return parser.parse_args()
 

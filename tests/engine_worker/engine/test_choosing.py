@@ -18,9 +18,10 @@ from engine_worker.backend.fake.backend import FakeBackend
 from engine_worker.backend.fake.vocabulary import ENDS, GENERATED, N_VOCAB, State, tokenize
 from engine_worker.backend.port import Logits
 from engine_worker.constraints.compiler import Compiler
-from engine_worker.constraints.refusals import Refusals
 from engine_worker.constraints.step_masks import StepMasks
+from engine_worker.engine import loop
 from engine_worker.engine.choosing import Choosing
+from engine_worker.sampling.batch import Pick
 from engine_worker.speculation.drafter import Draft, DraftRequest
 from engine_worker.text.sequence import Sequence
 from gpufc.config import BackendKind, ModelConfig, Replay
@@ -114,13 +115,13 @@ def many(**fields: Any) -> list[Generate]:
 def refused(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether each free choice was refused."""
     noted: list[bool] = []
-    note = Refusals.note
+    refuses = Pick.refuses
 
-    def noting(self: Refusals, *, was_refused: bool) -> None:
-        noted.append(was_refused)
-        note(self, was_refused=was_refused)
+    def noting(self: Pick, token: int) -> bool:
+        noted.append(refuses(self, token))
+        return noted[-1]
 
-    monkeypatch.setattr(Refusals, "note", noting)
+    monkeypatch.setattr(Pick, "refuses", noting)
     return noted
 
 
@@ -187,9 +188,8 @@ def test_when_a_mask_is_computed_changes_no_token(
     requests = many()
     expected = answers(engine(compiler), requests)
     assert answers(engine(compiler, on_a_device=True), requests) == expected
-    for are_frequent in (True, False):
-        monkeypatch.setattr(Refusals, "are_frequent", are_frequent)
-        assert answers(engine(compiler, on_a_device=True), requests) == expected
+    monkeypatch.setattr(loop, "ForeseenMasks", StepMasks)
+    assert answers(engine(compiler, on_a_device=True), requests) == expected
     single = engine(compiler)
     single.engine._max_jump = 0
     assert answers(single, requests) == expected
