@@ -96,6 +96,24 @@ async def test_reasoning_is_left_out_where_it_is_not_wanted(
     assert len(added["calls"]) == 2
 
 
+@pytest.mark.parametrize("wanted", [{"logprobs": True}, {"n_probs": 1}])
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"include_reasoning": False}, "include_reasoning"),
+        ({"reasoning": {"exclude": True}}, "reasoning.exclude"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_log_probabilities_without_their_reasoning_are_refused(
+    speaking: Service, wanted: dict[str, Any], fields: dict[str, Any], param: str, stream: bool
+) -> None:
+    answer = await speaking.chat(stream=stream, **wanted, **fields)
+    assert (answer.status, answer.error["param"]) == (400, param)
+    (choice,) = (await speaking.chat(**wanted)).json["choices"]
+    assert len(choice["logprobs"]["content"]) == len(SAID)
+
+
 BODY = {"messages": [{"role": "user", "content": "hi"}], "stream": True, "max_tokens": 10**6}
 OMITTED = {"thinking": {"type": "enabled", "budget_tokens": 2000, "display": "omitted"}}
 
