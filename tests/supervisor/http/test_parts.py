@@ -148,12 +148,14 @@ async def test_a_stream_is_kept_alive_while_reasoning_that_is_left_out_comes(
                 await asyncio.sleep(0.002)
 
         reasoning = asyncio.create_task(reason())
-        async with (
-            asyncio.timeout(30),
-            service.http.post(path, json=BODY | fields, headers=headers) as response,
-        ):
-            found = [await response.content.readuntil(b"\n\n") for _ in range(6)]
-        reasoning.cancel()
+        try:
+            async with (
+                asyncio.timeout(60),
+                service.http.post(path, json=BODY | fields, headers=headers) as response,
+            ):
+                found = [await response.content.readuntil(b"\n\n") for _ in range(6)]
+        finally:
+            reasoning.cancel()
         assert found[-2:] == [sign, sign]
         assert all(b"hm" not in event for event in found)
 
