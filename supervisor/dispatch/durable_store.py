@@ -43,11 +43,18 @@ class _Shares:
             del self._own[principal], self.finished[principal]
 
     def has_room(self, principal: str, amount: int, limit: int) -> bool:
-        """Whether so much more fits, once all has been dropped that the principal may drop."""
+        """Whether so much more fits, once all has been dropped that the principal may drop: all of
+        its own, and of another principal as much as leaves it less than the principal has then."""
         over = self.total + amount - limit
         if over <= 0:
             return True
-        return sum(self.finished[one] for one in self._droppable(principal, amount)) >= over
+        own = self._own[principal] + amount
+        return over <= sum(
+            self.finished[one]
+            if one == principal
+            else min(self.finished[one], self._own[one] - own + 1)
+            for one in self._droppable(principal, amount)
+        )
 
     def most_droppable(self, principal: str) -> str | None:
         """Of those with finished requests that the principal may drop, the one with the most."""

@@ -121,5 +121,8 @@ if __name__ == "__main__":
     except (msgspec.MsgspecError, BrokenPipeError) as err:
         logger.error("front_lost: %s", err)
         code = 1
+    except Exception:  # the process boundary
+        logger.exception("placer_failed")
+        code = 1
     sys.stderr.flush()
     os._exit(code)  # Python's own end aborts if the inbox's thread waits for a line

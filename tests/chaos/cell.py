@@ -17,10 +17,12 @@ from tests.chaos.moments import AFTER_A_DEATH, REPLACING, Moment
 from tests.chaos.operation import Operation
 from tests.chaos.plan import Plan, World
 from tests.chaos.records import Records
-from tests.chaos.rig import Rig, generated, occupancy, send, survivors, worker
+from tests.chaos.rig import Missed, Rig, generated, occupancy, send, survivors, worker
 from tests.chaos.strike import Strike
 
 STOP_S = 30.0
+IDLE_S = 60.0
+"""A service is at rest again after a cell within this time, else the cell is a failure."""
 N_BEFORE_DRAIN = 4
 TYPED = frozenset({"engine_unavailable", "engine_crashed"})
 """What a request may end with when its model cannot be loaded any more."""
@@ -65,7 +67,10 @@ class Play:
 
     async def run(self) -> list[str]:
         """What was wrong. Raises `Missed` when the fault came at another moment than it should."""
-        figures = await self.one.until_idle()
+        try:
+            figures = await self.one.until_idle(IDLE_S)
+        except Missed as err:  # another try would only give the service more time
+            return [f"before the fault: {err}"]
         self.epoch, self.start = worker(figures)["epoch"], generated(figures)
         self.n_restarts = worker(figures)["restarts"]
         self.operation = self._operation(worker(figures)["model_path"])

@@ -15,7 +15,7 @@ import aiohttp
 from msgspec import Struct, field
 
 from tests.chaos import lanes, memory_limit, moments
-from tests.chaos.cell import Cell, Play
+from tests.chaos.cell import IDLE_S, Cell, Play
 from tests.chaos.faults import ALL, Fault
 from tests.chaos.footprint import at_rest, growth
 from tests.chaos.modelled import Modelled
@@ -167,7 +167,7 @@ async def _serve(world: World, batch: list[Cell], played: Played) -> None:
                 played.results.append(result)
             if setup.alone:
                 return
-            figures = await one.until_idle()
+            figures = await one.until_idle(IDLE_S)
             if not any(cell.fault.unloadable for cell in batch):
                 played.wrong += wrong_counters(figures, some_left=some_left)
             _, grown = await growth(one.service, before, SPARE_DESCRIPTORS)

@@ -99,13 +99,17 @@ async def _play(part: Part) -> Outcome:
     async with rig(*arguments, *concurrent, environ=environ) as one:
         rate = await _prefill_rate(one)
         outcome.rates.append(rate)
-        for number in range(part.n):
-            started = time.monotonic()
-            await one_run(one, dice, outcome, rate=rate)
-            say(
-                f"  {part.lane}run {number + 1}: {time.monotonic() - started:.0f} s, "
-                f"{len(outcome.wrong)} violations; load {os.getloadavg()[0]:.1f}"
-            )
+        try:
+            for number in range(part.n):
+                started = time.monotonic()
+                await one_run(one, dice, outcome, rate=rate)
+                say(
+                    f"  {part.lane}run {number + 1}: {time.monotonic() - started:.0f} s, "
+                    f"{len(outcome.wrong)} violations; load {os.getloadavg()[0]:.1f}"
+                )
+        except BaseException:  # the figures of the runs before are not lost
+            _tell(reporting(f"{part.lane}broken off"), outcome)
+            raise
         outcome.wrong += wrong_counters(await one.until_idle()) + stop_and_look(one.service)
     return outcome
 

@@ -78,10 +78,10 @@ class Rig:
         )
         return worker(found)
 
-    async def until_idle(self) -> Figures:
+    async def until_idle(self, timeout_s: float = PATIENCE_S) -> Figures:
         """Nothing runs or waits, and a worker is ready."""
         return await self.until(
-            lambda now: is_ready(now) and occupancy(now) == (0, 0), "idle and ready", PATIENCE_S
+            lambda now: is_ready(now) and occupancy(now) == (0, 0), "idle and ready", timeout_s
         )
 
     def once(self) -> Path:

@@ -77,7 +77,8 @@ def as_choice(
             for one in definitions or ():
                 if one.name == name and one.type not in (None, OWN):
                     raise refusal(
-                        "tool_choice.name", f"{name[:64]!r} is run by Anthropic's service"
+                        "tool_choice.name",
+                        f"{name[:64]!r} is a tool of a type that is not served",
                     )
             return ToolChoiceObject("function", ChosenFunction(name))
         case ChosenTool(type="tool"):

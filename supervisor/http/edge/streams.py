@@ -1,10 +1,11 @@
 """Sending a response stream, in the dialect of its encoder.
 
 Headers go out with the first event, or after `first_byte_s` of waiting. An error before that is an
-ordinary answer; after it, an event of the stream. A silent stream is kept alive. Every stream ends
-with its dialect's last words.
+ordinary answer; after it, an event of the stream. A silent stream is kept alive, also one whose
+dialect writes nothing for the parts that come. Every stream ends with its dialect's last words.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol
@@ -91,17 +92,22 @@ async def send_stream(
     While a client does not read, its text accumulates in the log. The call is cancelled when the
     client leaves; the caller decides about the request.
     """
+    clock = asyncio.get_running_loop().time
+    due = clock() + limits.first_byte_s
     events = await stream.next(limits.first_byte_s)
     response = EventStream(headers={"Content-Type": encoder.CONTENT_TYPE, **HEADERS, **headers})
     await response.prepare(request)
     try:
         with _kept_alive(request, lambda: response.write(encoder.waiting())):
             while not stream.done:
-                if events is None:
-                    await response.write(_noted(encoder.waiting(), note()))
-                else:
-                    await response.write(encoder.events(events))
-                events = await stream.next(limits.keepalive_comment_s)
+                written = b"" if events is None else encoder.events(events)
+                if events is None or (not written and clock() >= due):
+                    written = _noted(encoder.waiting(), note())
+                await response.write(written)
+                now = clock()
+                if written:
+                    due = now + limits.keepalive_comment_s
+                events = await stream.next(due - now)
         end = encoder.events(events or []) + encoder.closing(stream.usage)
     except ConnectionError:
         raise

@@ -76,7 +76,8 @@ async def embed(
     model = front.fleet.resolve(model)
     wanted = EmbeddingRequest(model=model, inputs=inputs, truncate=truncate, dimensions=dimensions)
     facts = front.dispatcher.facts(model)
-    size = dimensions or (facts.embedding_size if facts else 0)
+    known = facts.embedding_size if facts else 0
+    size = min(dimensions or known, known)
     if size:  # else the model is yet to be loaded
         hold_answer(request, len(inputs) * size * NUMBER_BYTES)
     try:

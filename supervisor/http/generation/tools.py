@@ -10,6 +10,7 @@ from msgspec import Struct, structs
 from gpufc.answer_format import MAX_CALLS, Function, Span
 from gpufc.errors import InvalidGrammar, InvalidRequest
 from gpufc.nesting import is_deeper
+from supervisor.http.edge.values import converted
 
 SKIPPED_HEADER = "x-gpufc-skipped-tools"
 """Names the types of tools that were left out of an answer's request."""
@@ -47,25 +48,34 @@ class ToolFunction(Struct, frozen=True):
         return Function(self.name, Span(), schema, self.strict is True)
 
 
+class _OwnLevel(ToolFunction, frozen=True):
+    """A function on its tool's own level. `input_schema` is Anthropic's name of `parameters`."""
+
+    input_schema: dict[str, Any] | None = None
+
+
 class Tool(Struct, frozen=True):
     """An entry of `tools`. Only functions can be served. Some clients send a function's members at
-    this level, as the Responses API has them, or Anthropic's name of `parameters`."""
+    this level, as the Responses API has them. Tools of other types, which are left out, may have
+    members of these names with other values: `defined` checks them."""
 
     type: str | None = None
     function: ToolFunction | None = None
-    name: str | None = None
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    input_schema: dict[str, Any] | None = None
-    strict: bool | None = None
+    name: Any = None
+    description: Any = None
+    parameters: Any = None
+    input_schema: Any = None
+    strict: Any = None
 
     @property
     def defined(self) -> ToolFunction | None:
-        """The function, whichever level it stands on."""
+        """The function, whichever level it stands on. Raises `msgspec.ValidationError`."""
         if self.function is not None or self.name is None:
             return self.function
-        schema = self.input_schema if self.parameters is None else self.parameters
-        return ToolFunction(self.name, self.description, schema, self.strict)
+        members = {name: getattr(self, name) for name in _OwnLevel.__struct_fields__}
+        own = converted(members, _OwnLevel)
+        schema = own.input_schema if own.parameters is None else own.parameters
+        return ToolFunction(own.name, own.description, schema, own.strict)
 
 
 class ChosenFunction(Struct, frozen=True):
@@ -175,12 +185,17 @@ def offered(tools: list[Tool] | None, choice: ToolChoice | None) -> OfferedTools
         kind = tool.type or "function"
         if kind != "function":
             skipped[_NOT_A_WORD.sub("_", kind[:50])] = None
-        elif (function := tool.defined) is None:
+            continue
+        try:
+            function = tool.defined
+        except msgspec.ValidationError as err:
+            place = f"tools[{index}]"
+            raise InvalidRequest(f"Invalid value ({place}): {err}", param=place) from None
+        if function is None:
             raise InvalidRequest("a function tool needs a function", param=f"tools[{index}]")
-        elif not function.name:
+        if not function.name:
             raise InvalidRequest("a function needs a name", param=f"tools[{index}].function.name")
-        else:
-            functions.append(function)
+        functions.append(function)
     found = structs.replace(_chosen(functions, choice), skipped=tuple(skipped)[:MAX_SKIPPED_NAMED])
     if len(found.json) > MAX_TOOLS_BYTES:
         raise InvalidRequest(f"tools have at most {MAX_TOOLS_BYTES} bytes", param="tools")

@@ -3,7 +3,7 @@
 from aiohttp import web
 from msgspec import UNSET, Struct, UnsetType
 
-from gpufc.errors import RequestError
+from gpufc.errors import InvalidRequest, RequestError
 from supervisor.answers.whole import WholeAnswer
 from supervisor.http.edge.body import read_json
 from supervisor.http.edge.context import services
@@ -56,7 +56,12 @@ async def create_chat_completion(request: web.Request) -> web.StreamResponse:
     fields = with_tools(body)
     try:
         asked = asked_of(services(request), fields)
-        dialect = ChatDialect(body.includes_usage, is_older, body.shows_reasoning)
+        if asked.logprobs is not None and body.excluded_by is not None:
+            raise InvalidRequest(  # the entries of the reasoning would tell it
+                "log probabilities are of all tokens, those of the reasoning included",
+                param=body.excluded_by,
+            )
+        dialect = ChatDialect(body.includes_usage, is_older, body.excluded_by is None)
         return await generate(request, fields, asked, dialect)
     except RequestError as err:
         err.param = name_here(err.param) if is_older else err.param

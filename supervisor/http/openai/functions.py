@@ -28,10 +28,12 @@ class ChatCompletionBody(ChatFields, kw_only=True):
     include_reasoning: bool | None = None
 
     @property
-    def shows_reasoning(self) -> bool:
-        """Whether an answer has the text of its reasoning. OpenRouter has two names for it."""
-        excluded = self.reasoning is not None and bool(self.reasoning.exclude)
-        return self.include_reasoning is not False and not excluded
+    def excluded_by(self) -> str | None:
+        """The field that leaves the reasoning out of an answer. OpenRouter has two names for it."""
+        if self.include_reasoning is False:
+            return "include_reasoning"
+        excluded = self.reasoning is not None and self.reasoning.exclude
+        return "reasoning.exclude" if excluded else None
 
 
 def with_tools(body: ChatCompletionBody) -> ChatCompletionBody:

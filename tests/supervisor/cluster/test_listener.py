@@ -205,6 +205,34 @@ async def test_a_silent_host_is_lost(bench: Bench) -> None:
     assert "silent for 1.0 s" in bench.hosts.losses[0]
 
 
+class Timer:
+    """Stands in for the loop's timers: the last one that was set."""
+
+    def __init__(self) -> None:
+        self.pause_s = 0.0
+
+    def call_later(self, pause_s: float, _call: Callable[[], None]) -> "Timer":
+        self.pause_s = pause_s
+        return self
+
+    def cancel(self) -> None: ...
+
+
+async def test_a_silent_host_is_lost_when_its_time_is_over_and_not_a_look_later(
+    bench: Bench,
+) -> None:
+    bench.reopen(Limits(lease_s=4.0, silence_s=5.1, late_s=1e9))
+    listener, timer = bench.listener, Timer()
+    listener._timer.cancel()
+    await bench.joined()
+    listener._loop = timer  # type: ignore[assignment]
+    while not bench.hosts.losses:
+        listener._look()
+        bench.now += timer.pause_s
+    lost_at = bench.now - timer.pause_s
+    assert lost_at == pytest.approx(5.1, abs=1.5 * LEAST_PAUSE_S)
+
+
 @pytest.mark.parametrize(
     ("silent_s", "pause_s"), [(0.0, 1.0), (3.9, 1.0), (4.7, 0.3), (5.0, LEAST_PAUSE_S)]
 )

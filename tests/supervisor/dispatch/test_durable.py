@@ -313,6 +313,20 @@ def test_running_requests_drop_no_answer_of_a_principal_with_less(limits: dict[s
     assert store.store.n_bytes <= store.store._limits.max_durable_bytes
 
 
+@pytest.mark.parametrize(("size", "fits"), [(15_000, True), (30_000, False)])
+def test_an_admitted_request_finds_room_among_the_answers_that_it_may_drop(
+    size: int, fits: bool
+) -> None:
+    store = Store(max_durable_bytes=100_000)
+    for number in range(6):
+        finish(store.add(str(number), principal="other", size=10_000 - SEQUENCE_BYTES))
+    store.add("running", size=30_000 - SEQUENCE_BYTES)
+    with contextlib.nullcontext() if fits else pytest.raises(Overloaded):
+        store.store.require_room("me", size - SEQUENCE_BYTES, 1)
+    store.add("asked", size=size - SEQUENCE_BYTES)
+    assert (store.store.n_bytes <= 100_000) == fits
+
+
 def test_of_principals_with_as_much_the_oldest_answer_makes_room() -> None:
     store = Store(max_durable_requests=3)
     for name in "abc":

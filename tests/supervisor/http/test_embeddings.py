@@ -11,6 +11,7 @@ from openai.types import CreateEmbeddingResponse
 from gpufc.config import LimitsConfig
 from gpufc.protocol import Embed, PairPrompt, Refused, TextPrompt, TokenPrompt
 from supervisor.http.edge import body
+from tests.fakes.facts import model_facts
 from tests.supervisor.dispatch.fakes import MODEL, FakeWorker
 from tests.supervisor.http.conftest import Answer, Service, running
 
@@ -69,19 +70,23 @@ async def test_every_form_of_input_is_answered_in_its_order(
     assert (found.object, found.model) == ("list", MODEL)
 
 
-@pytest.mark.parametrize("size", [{}, {"dimensions": 7}], ids=["known later", "known"])
+@pytest.mark.parametrize("known", [0, 7], ids=["known later", "known"])
+@pytest.mark.parametrize("size", [{}, {"dimensions": 6}, {"dimensions": 2**31 - 1}])
 async def test_answers_that_are_much_larger_than_their_bodies_share_a_budget(
-    size: dict[str, int],
+    size: dict[str, int], known: int
 ) -> None:
     async with running(LimitsConfig(max_bodies_bytes=128 * 1024)) as service:
-        service.fleet.start_worker()
+        worker = service.fleet.start_worker()
+        service.fleet.dispatcher.group(MODEL).facts = model_facts(embedding_size=known)
         answers = service.app[body.BODIES].answers
         many = ["a"] * 500
         assert (await embeddings(service, many, **size)).status == 200
         assert answers.held_bytes == 0
         answers.take(answers.for_large_bytes)
+        n_asked = len(worker.sent)
         assert (await embeddings(service, many, **size)).status == 503
-        assert (await embeddings(service, "a")).status == 200
+        assert (len(worker.sent) == n_asked) == bool(known)
+        assert (await embeddings(service, "a", **size)).status == 200
         assert answers.held_bytes == answers.for_large_bytes
 
 

@@ -1,5 +1,7 @@
 """Chat answers with reasoning and tool calls say the same streamed, whole and resumed."""
 
+import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -7,7 +9,8 @@ import msgspec
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from gpufc.protocol import Generate
+from gpufc.config import LimitsConfig
+from gpufc.protocol import Delta, Generate, Step
 from supervisor.answers.parts import Part
 from supervisor.dispatch.request import Reading
 from supervisor.http.generation import chat
@@ -15,6 +18,7 @@ from supervisor.http.openai import chat as openai_chat
 from supervisor.http.openai.chunks import ChatChunks
 from tests.supervisor.answers.toy import Toy
 from tests.supervisor.dispatch import fakes
+from tests.supervisor.dispatch.fakes import until
 from tests.supervisor.http.conftest import Service, running
 from tests.supervisor.http.test_durable import ask, frames
 
@@ -90,6 +94,70 @@ async def test_reasoning_is_left_out_where_it_is_not_wanted(
     added = message_of(chunks_of((await speaking.chat(stream=True, **fields)).body))
     assert (added["content"], added["reasoning_content"]) == ("I  ok<", "")
     assert len(added["calls"]) == 2
+
+
+@pytest.mark.parametrize("wanted", [{"logprobs": True}, {"n_probs": 1}])
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"include_reasoning": False}, "include_reasoning"),
+        ({"reasoning": {"exclude": True}}, "reasoning.exclude"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_log_probabilities_without_their_reasoning_are_refused(
+    speaking: Service, wanted: dict[str, Any], fields: dict[str, Any], param: str, stream: bool
+) -> None:
+    answer = await speaking.chat(stream=stream, **wanted, **fields)
+    assert (answer.status, answer.error["param"]) == (400, param)
+    (choice,) = (await speaking.chat(**wanted)).json["choices"]
+    assert len(choice["logprobs"]["content"]) == len(SAID)
+
+
+BODY = {"messages": [{"role": "user", "content": "hi"}], "stream": True, "max_tokens": 10**6}
+OMITTED = {"thinking": {"type": "enabled", "budget_tokens": 2000, "display": "omitted"}}
+
+
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "key"}], ids=["plain", "durable"])
+@pytest.mark.parametrize(
+    ("path", "fields", "sign"),
+    [
+        ("/v1/chat/completions", {"include_reasoning": False}, b": waiting\n\n"),
+        ("/v1/messages", OMITTED, b'event: ping\ndata: {"type":"ping"}\n\n'),
+    ],
+)
+async def test_a_stream_is_kept_alive_while_reasoning_that_is_left_out_comes(
+    monkeypatch: pytest.MonkeyPatch,
+    headers: dict[str, str],
+    path: str,
+    fields: dict[str, Any],
+    sign: bytes,
+) -> None:
+    monkeypatch.setattr(chat, "reading_of", lambda *_, **__: lambda _opening: Reading(Toy))
+    limits = LimitsConfig(first_byte_s=3600.0, keepalive_comment_s=0.2)
+    async with running(limits) as service:
+        worker = service.fleet.start_worker(auto=False)
+
+        async def reason() -> None:
+            """Pieces of reasoning, each long before a comment is due."""
+            await until(lambda: worker.active)
+            (no,) = worker.active
+            for position in itertools.count():
+                piece = "hm " if position else "<think>hm "
+                worker.tell(Step(worker.epoch, position, (Delta(no, position, (1,), piece),)))
+                await asyncio.sleep(0.002)
+
+        reasoning = asyncio.create_task(reason())
+        try:
+            async with (
+                asyncio.timeout(60),
+                service.http.post(path, json=BODY | fields, headers=headers) as response,
+            ):
+                found = [await response.content.readuntil(b"\n\n") for _ in range(6)]
+        finally:
+            reasoning.cancel()
+        assert found[-2:] == [sign, sign]
+        assert all(b"hm" not in event for event in found)
 
 
 async def test_an_answer_of_calls_alone_has_no_content_and_a_cut_one_is_too_long(

@@ -167,6 +167,26 @@ def test_a_function_may_stand_at_the_tool_s_own_level(given: dict[str, Any]) -> 
     assert offer(None, given) == offer(None, tool("f", description="d", strict=True))
 
 
+ODD = {
+    "name": 5,
+    "description": ["d"],
+    "parameters": [],
+    "input_schema": "none",
+    "strict": "no",
+}
+
+
+@pytest.mark.parametrize("member", ODD)
+def test_members_of_a_tool_s_own_level_are_checked_in_functions_only(member: str) -> None:
+    odd = {"name": "f", member: ODD[member]}
+    assert offer(None, {"type": "x", **odd}).skipped == ("x",)
+    beside = offer(None, {**tool("f"), member: ODD[member]})
+    assert [function.name for function in beside.functions] == ["f"]
+    with pytest.raises(InvalidRequest, match=member) as caught:
+        offer(None, {"type": "function", **odd})
+    assert caught.value.param == "tools[0]"
+
+
 def test_a_function_without_parameters_has_no_arguments() -> None:
     bare = {"type": "function", "function": {"name": "f"}}
     [function] = offer("required", bare).guided

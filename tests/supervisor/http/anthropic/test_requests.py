@@ -176,6 +176,13 @@ def test_what_cannot_be_served_is_refused_with_its_place(
     assert caught.value.message.startswith(f"{place}: ")
 
 
+@pytest.mark.parametrize("kind", ["web_search_20250305", "bash_20250124"])
+def test_a_chosen_tool_of_a_type_that_is_not_served_is_called_so(kind: str) -> None:
+    tools = [{"type": kind, "name": "own"}]
+    with pytest.raises(InvalidRequest, match="'own' is a tool of a type that is not served"):
+        read(tools=tools, tool_choice={"type": "tool", "name": "own"})
+
+
 IGNORED = {
     "cache_control",
     "container",
