@@ -9,8 +9,12 @@ own. With the demo model a regex has 0.22 of its free choices refused, JSON 0.06
 
 
 class Refusals:
-    """The record of one sequence. It decides when masks are computed, and never which token is
-    chosen: a replay begins with an empty record."""
+    """The record of one sequence. It decides when masks are computed, and not which token is
+    chosen: a replay begins with an empty record.
+
+    There is one exception. A mask meets more of the lexer's states than the check of one token. So
+    a mask ahead may meet a limit, and end the sequence, where the check alone would not.
+    """
 
     def __init__(self) -> None:
         self._share = 0.0

@@ -25,7 +25,7 @@ Masks = list[list[MaskWords | None]]
 
 class Wanted(NamedTuple):
     """A guide of a step, and the draft after which it is asked for masks. A mask that is not needed
-    is computed only if a token was forced, or if free choices were refused often."""
+    is computed only if a token was forced, or ahead (`StepMasks._pays_ahead`)."""
 
     guide: Guide
     draft: Sequence[int] = ()
@@ -103,11 +103,13 @@ class StepMasks:
 
     def _pays_ahead(self, guide: Guide) -> bool:
         """Whether a mask that may not be needed is computed all the same, while a device computes
-        the step. A CPU has no time to spare for it."""
-        return self._overlaps and guide.refusals.are_frequent
+        the step. A CPU has no time to spare for it.
+
+        A due lexer would have the mask computed by the next check, in the engine thread."""
+        return self._overlaps and (guide.refusals.are_frequent or _is_due(guide))
 
     def _with_rows(self, guides: Sequence[Guide], words: MaskWords) -> list[tuple[Guide, int]]:
-        """The guides whose masks can be computed at once, with the rows that these get."""
+        """The guides that threads can compute masks of, with the rows that these get."""
         rows = [(guide, row) for row, guide in enumerate(guides)]
         found = [(guide, row) for guide, row in rows if isinstance(guide.matcher, Matcher)]
         self._first.update((guide, words[row]) for guide, row in found)
@@ -129,8 +131,12 @@ class StepMasks:
         return self._threads
 
 
+def _is_due(guide: Guide) -> bool:
+    return isinstance(guide.matcher, Matcher) and guide.matcher.lexer.is_due
+
+
 def _by_lexer(guides: Iterable[tuple[Guide, int]]) -> list[tuple[Matcher, int]]:
-    """The matchers whose masks threads can compute, neighbours with one lexer side by side."""
+    """The matchers that threads can compute masks of. Those with one lexer are neighbours."""
     rows = [(guide.matcher, row) for guide, row in guides if isinstance(guide.matcher, Matcher)]
     rows.sort(key=lambda one: id(one[0].lexer))
     return rows

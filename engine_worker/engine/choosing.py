@@ -18,7 +18,8 @@ class Choosing:
 
     A guided row is drawn like a free one, and its guide is asked whether the token is allowed: most
     tokens are, and need no mask. A refused one is drawn again within the mask. When a mask is
-    computed depends on how often that happened; which token is chosen does not.
+    computed depends on how often that happened; which token is chosen does not, short of a limit
+    (`Refusals`).
     """
 
     def __init__(self, backend: Backend, masks: StepMasks) -> None:
@@ -64,7 +65,7 @@ class Choosing:
 
 
 def _refused(given: Many[Pick], chosen: Many[int | RequestError]) -> dict[int, Pick]:
-    """The rows whose tokens are to be drawn again. The guides take note."""
+    """The rows with a token that is to be drawn again. The guides take note."""
     refused = {}
     for row, (pick, token) in enumerate(zip(given, chosen, strict=True)):
         if pick.guide is None or isinstance(token, RequestError):

@@ -140,11 +140,21 @@ def test_a_guide_allows_the_tokens_that_its_mask_has_where_none_is_forced(
         (mask,) = guide.masks(())
         assert mask is not None
         if not guide.forced:
-            allowed = [token for token in range(TOKENIZER.n_words * 32) if guide.allows(token)]
-            assert allowed == tokens_of(mask)
+            for is_due in (False, True):  # the check answers, and then the mask
+                allowed = [
+                    token
+                    for token in range(len(TOKENIZER.pieces))
+                    if checked(guide, token, is_due=is_due)
+                ]
+                assert allowed == tokens_of(mask)
         walked(data, [guide], 1)
         if guide.is_complete:
             return
+
+
+def checked(guide: Guide, token: int, *, is_due: bool) -> bool:
+    guide.matcher.lexer.n_new_bytes = llg.MAX_NEW_BYTES if is_due else 0  # type: ignore[attr-defined]
+    return guide.allows(token)
 
 
 def some_of(number: int) -> st.SearchStrategy[list[int]]:
@@ -167,6 +177,18 @@ def test_the_masks_of_a_step_are_rows_of_one_array(masks: StepMasks) -> None:
     memory = {row.ctypes.data for row in first if row is not None}
     assert len(memory) == 5
     assert {row.ctypes.data for row in second if row is not None} == memory
+
+
+@pytest.mark.parametrize("overlaps", [True, False])
+def test_a_device_has_the_mask_of_a_due_lexer_ahead(overlaps: bool) -> None:
+    step = StepMasks(Device(overlaps=overlaps))  # type: ignore[arg-type]
+    due, other = matcher(WORDS), matcher(WORDS)
+    due.lexer.n_new_bytes = llg.MAX_NEW_BYTES
+    step.begin([Wanted(Guide(one, TOKENIZER.n_words), is_needed=False) for one in (due, other)])
+    (mask,), (none,) = step.take()
+    assert none is None
+    assert (mask is not None) is overlaps
+    assert due.lexer.is_due is not overlaps
 
 
 def test_a_step_without_guides_starts_no_thread(masks: StepMasks) -> None:
