@@ -18,6 +18,7 @@ class Matcher(Protocol):
     def rollback(self, n_tokens: int) -> None: ...
     def forced(self) -> list[int]: ...
     def mask(self) -> MaskWords: ...
+    def find_limit(self) -> None: ...
 
 
 class Guide:
@@ -39,6 +40,7 @@ class Guide:
         forced, self._forced = self._forced, None
         self._is_choosing = forced is not None and not forced
         if self._matcher.consume(tokens) < len(tokens):
+            self._matcher.find_limit()
             return False
         if forced and len(tokens) == 1 and forced[0] == tokens[0] and len(forced) > 1:
             self._forced = forced[1:]

@@ -23,7 +23,11 @@ LIMITS = llguidance.LLParserLimits(
     verbose_errors=False,
 )
 """What a grammar may take when it is compiled, and in one step. A step over its limit ends the
-sequence. The fuel of a step is about 15 ms."""
+sequence. The fuel of a step is about 15 ms; a mask alone renews it (`Lexer`)."""
+
+MAX_NEW_BYTES = 64
+"""Bytes that a lexer reads between two masks. The fuel of a step is enough for them in each grammar
+that was tried and has masks at every token (NOTES.md)."""
 
 JSON_LAYOUT = {
     "whitespace_flexible": False,
@@ -63,6 +67,10 @@ class Tokenizer:
         bits[:n_vocab] = [not digits.begins_with_digit(piece) for piece in read.tokens]
         self.without_digits = np.packbits(bits, bitorder="little").view(np.int32)
 
+    def n_bytes(self, token: int) -> int:
+        """The length of a token's text; 0 for one that the vocabulary does not have."""
+        return len(self.pieces[token]) if token < len(self.pieces) else 0
+
 
 class _Wrapped:
     is_tokenizer_wrapper = True
@@ -88,10 +96,20 @@ class Lexer:
 
     llguidance locks it for each mask: copies of one matcher never compute masks at the same time.
     It also keeps a limit that one copy has met, for all of them: `is_broken`.
+
+    Each state that a lexer meets for the first time takes fuel, in masks, checks and reading alike.
+    A mask begins with full fuel, unless a token is forced; checks and reading begin with the rest.
+    `n_new_bytes` counts the bytes since the last renewal. The engine thread alone changes it.
     """
 
     def __init__(self) -> None:
         self.is_broken = False
+        self.n_new_bytes = 0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a mask comes before any further new state."""
+        return self.n_new_bytes >= MAX_NEW_BYTES
 
 
 class Matcher:
@@ -138,7 +156,37 @@ class Matcher:
         return bool(self._inner.is_accepting())
 
     def consume(self, tokens: Sequence[int]) -> int:
-        """Feed tokens up to the first one that is not allowed. Returns how many were."""
+        """Feed tokens up to the first one that is not allowed. Returns how many were.
+
+        Many tokens are read in pieces, with masks between them. A single one needs none: its states
+        are known from the check, the mask or the forced tokens that it comes from.
+        """
+        if len(tokens) == 1:
+            return self._consume(tokens)
+        n_read = 0
+        while n_read < len(tokens):
+            piece = tokens[n_read : self._end_of_piece(tokens, n_read)]
+            n_of_piece = self._consume(piece)
+            n_read += n_of_piece
+            if n_of_piece < len(piece):
+                break
+        return n_read
+
+    def _end_of_piece(self, tokens: Sequence[int], start: int) -> int:
+        """The end of the tokens that the lexer's fuel is enough for, at least one."""
+        lexer = self.lexer
+        if lexer.is_due:
+            n_forced = len(self.forced())
+            if n_forced:
+                return start + n_forced  # their states are known now
+            self._renew()
+        for end, token in enumerate(tokens[start : start + MAX_NEW_BYTES], start + 1):
+            lexer.n_new_bytes += self._tokenizer.n_bytes(token)
+            if lexer.is_due:
+                return end
+        return min(len(tokens), start + MAX_NEW_BYTES)
+
+    def _consume(self, tokens: Sequence[int]) -> int:
         n_read = int(self._inner.try_consume_tokens(list(tokens)))
         if self._states is not None:
             state = self._states[-1]
@@ -147,13 +195,25 @@ class Matcher:
                 self._states.append(state)
         return n_read
 
+    def find_limit(self) -> None:
+        """Find out whether a token was not read because of a limit, which no error tells: the lexer
+        is then marked as broken."""
+        self.copy().mask()  # a copy computes it anew
+
     def allows(self, token: int) -> bool:
         """Whether the mask of the next token has this one, where no token is `forced`."""
-        if self._has_too_many_digits and digits.begins_with_digit(self._tokenizer.pieces[token]):
-            return bool(
-                self.mask()[token >> 5] >> (token & 31) & 1
-            )  # it knows what else may follow
+        if self.lexer.is_due or (
+            self._has_too_many_digits and digits.begins_with_digit(self._tokenizer.pieces[token])
+        ):  # the mask knows what else may follow
+            return bool(self._renew()[token >> 5] >> (token & 31) & 1)
+        self.lexer.n_new_bytes += self._tokenizer.n_bytes(token)
         return not self._inner.is_error() and self._inner.validate_tokens([token]) == 1
+
+    def _renew(self) -> MaskWords:
+        """The mask where no token is forced, which renews the lexer's fuel."""
+        words = self.mask()
+        self.lexer.n_new_bytes = 0
+        return words
 
     def rollback(self, n_tokens: int) -> None:
         """Forget the last tokens."""
@@ -167,7 +227,10 @@ class Matcher:
         if self._inner.is_error():
             return []
         tokens = list(self._inner.compute_ff_tokens())
-        return tokens[: self._inner.validate_tokens(tokens)] if tokens else tokens
+        if not tokens:
+            return tokens
+        self.lexer.n_new_bytes += sum(map(self._tokenizer.n_bytes, tokens))
+        return tokens[: self._inner.validate_tokens(tokens)]
 
     def mask(self) -> MaskWords:
         """The tokens that may come next; end tokens are among them if the text is whole."""
@@ -187,7 +250,10 @@ class Matcher:
         if self._inner.is_error():
             self.lexer.is_broken = True
             words[:] = 0
-        elif self._has_too_many_digits:
+            return
+        if _has_several(words):  # the mask of a forced token renews no fuel
+            self.lexer.n_new_bytes = 0
+        if self._has_too_many_digits:
             ending = words & self._tokenizer.without_digits
             if ending.any():
                 words[:] = ending
@@ -251,6 +317,12 @@ class MaskThreads:
 def _sound(rows: Rows) -> list[Any]:
     """What the executor takes."""
     return [(one._inner, row) for one, row in rows if not one._inner.is_error()]
+
+
+def _has_several(words: MaskWords) -> bool:
+    """Whether a mask allows more than one token."""
+    found = words[words != 0].view(np.uint32)
+    return len(found) > 1 or bool(len(found) and int(found[0]) & (int(found[0]) - 1))
 
 
 def _settle(rows: Rows, words: MaskWords) -> None:

@@ -102,7 +102,7 @@ class StepMasks:
         ]
 
     def _with_rows(self, guides: Sequence[Guide], words: MaskWords) -> list[tuple[Guide, int]]:
-        """The guides whose masks can be computed at once, with the rows that these get."""
+        """The guides that threads can compute masks of, with the rows that these get."""
         rows = [(guide, row) for row, guide in enumerate(guides)]
         found = [(guide, row) for guide, row in rows if isinstance(guide.matcher, Matcher)]
         self._first.update((guide, words[row]) for guide, row in found)
@@ -125,7 +125,7 @@ class StepMasks:
 
 
 def _by_lexer(guides: Iterable[tuple[Guide, int]]) -> list[tuple[Matcher, int]]:
-    """The matchers whose masks threads can compute, neighbours with one lexer side by side."""
+    """The matchers that threads can compute masks of. Those with one lexer are neighbours."""
     rows = [(guide.matcher, row) for guide, row in guides if isinstance(guide.matcher, Matcher)]
     rows.sort(key=lambda one: id(one[0].lexer))
     return rows

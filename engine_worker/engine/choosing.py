@@ -17,9 +17,9 @@ class Choosing:
     """Belongs to the engine thread.
 
     A guided row is drawn like a free one, and its guide is asked whether the token is allowed: most
-    tokens are, and need no mask. A refused one is drawn again within the mask. A device
-    leaves time to have all masks by then, a CPU computes those of refused rows; the token is the
-    same.
+    tokens are, and need no mask. A refused one is drawn again within the mask. A device leaves time
+    to have all masks by then, a CPU computes those of refused rows. The token is the same, short of
+    a limit of the grammar: a mask may meet one that a check alone would not.
     """
 
     def __init__(self, backend: Backend, masks: StepMasks) -> None:

@@ -31,7 +31,7 @@ TELLING_CHARS = 64
 
 _ROLES = ("system", "user", "assistant", "tool")
 _ASKING = ("system", "user")
-"""Roles whose message is often the last one, and short."""
+"""Roles of messages that are often the last one, and short."""
 
 CHATML = (
     "{% for message in messages %}"

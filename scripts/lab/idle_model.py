@@ -2,10 +2,10 @@
 
     python -m scripts.lab.idle_model MODEL.gguf [--keep-alive 3] [--results FILE]
 
-One service whose only model is unloaded after `--keep-alive` seconds without requests. The rows are
-its states in turn: loaded, gone, loaded again by the next request. `/readyz` is asked all the time
-and has to answer 200 throughout. Memory of the GPUs is theirs in all, by NVML: other programs' use
-of them would be in it. Without a GPU its column has dashes.
+One service with one model, which is unloaded after `--keep-alive` seconds without requests. The
+rows are its states in turn: loaded, gone, loaded again by the next request. `/readyz` is asked all
+the time and has to answer 200 throughout. Memory of the GPUs is theirs in all, by NVML: other
+programs' use of them would be in it. Without a GPU its column has dashes.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ class Readiness:
 
     def __init__(self, url: str) -> None:
         self.n_asked = 0
-        self.refused: list[int] = []
+        self.refused: list[int] = []  # codes of answers; 0 for a request without an answer
         self._url = f"{url}/readyz"
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._ask, daemon=True)
@@ -51,8 +50,8 @@ class Readiness:
             self.n_asked += 1
             try:
                 urllib.request.urlopen(self._url, timeout=10).close()
-            except urllib.error.HTTPError as err:
-                self.refused.append(err.code)
+            except OSError as err:  # a refused connection or a time-out has no code
+                self.refused.append(getattr(err, "code", 0))
 
 
 def main() -> None:

@@ -140,7 +140,7 @@ async def run(options: argparse.Namespace, folder: Path) -> Survey:
 
 
 def command_of(options: argparse.Namespace, folder: Path, port: int) -> list[str]:
-    """The command of one lane's service, whose configuration is written into a new folder."""
+    """The command of one lane's service. Its configuration is written into a new folder."""
     folder.mkdir()
     config, model = folder / "gpufc.toml", options.model or demo_model.find()
     n_threads = max(1, len(os.sched_getaffinity(0)) // options.lanes)

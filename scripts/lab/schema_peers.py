@@ -18,7 +18,7 @@ import multiprocessing
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from math import nan
@@ -215,29 +215,25 @@ class Child:
         self._process.join()
 
 
-class Lines:
-    """Rows that several threads take one by one."""
-
-    def __init__(self, lines: list[bytes]) -> None:
-        self._lines, self._lock = iter(lines), threading.Lock()
-
-    def __iter__(self) -> Iterator[bytes]:
-        while True:
-            with self._lock:
-                line = next(self._lines, None)
-            if line is None:
-                return
-            yield line
-
-
 def read(
-    name: str, lines: Lines, model: str, tally: Tally, on_row: Callable[[], None], *, probes: bool
+    name: str,
+    lines: deque[bytes],
+    model: str,
+    tally: Tally,
+    on_row: Callable[[], None],
+    *,
+    probes: bool,
 ) -> None:
-    """Let a process of this decoder read rows, and another one after it if it ends."""
+    """Let a process of this decoder read rows that several threads take, and another one after it
+    if it ends. Raises `RuntimeError` if a process does not start, and has then taken no row."""
     child = None
-    for line in lines:
+    while lines:
         if child is None:
             child = Child(name, model, probes=probes)
+        try:
+            line = lines.popleft()
+        except IndexError:  # another thread has taken the last one
+            break
         found = child.found(line)
         with tally.lock:
             tally.facts |= child.facts
@@ -254,7 +250,7 @@ def in_processes(
     name: str, lines: list[bytes], options: argparse.Namespace, columns: dict[str, Tally]
 ) -> None:
     """Read all lines in so many processes. The first one probes the decoder."""
-    tally, left = columns[name], Lines(lines)
+    tally, left = columns[name], deque(lines)
 
     def on_row() -> None:
         n_read = tally.n["schemas"]

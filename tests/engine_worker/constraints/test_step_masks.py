@@ -140,11 +140,21 @@ def test_a_guide_allows_the_tokens_that_its_mask_has_where_none_is_forced(
         (mask,) = guide.masks(())
         assert mask is not None
         if not guide.forced:
-            allowed = [token for token in range(TOKENIZER.n_words * 32) if guide.allows(token)]
-            assert allowed == tokens_of(mask)
+            for is_due in (False, True):  # the check answers, and then the mask
+                allowed = [
+                    token
+                    for token in range(len(TOKENIZER.pieces))
+                    if checked(guide, token, is_due=is_due)
+                ]
+                assert allowed == tokens_of(mask)
         walked(data, [guide], 1)
         if guide.is_complete:
             return
+
+
+def checked(guide: Guide, token: int, *, is_due: bool) -> bool:
+    guide.matcher.lexer.n_new_bytes = llg.MAX_NEW_BYTES if is_due else 0  # type: ignore[attr-defined]
+    return guide.allows(token)
 
 
 def some_of(number: int) -> st.SearchStrategy[list[int]]:
@@ -167,6 +177,17 @@ def test_the_masks_of_a_step_are_rows_of_one_array(masks: StepMasks) -> None:
     memory = {row.ctypes.data for row in first if row is not None}
     assert len(memory) == 5
     assert {row.ctypes.data for row in second if row is not None} == memory
+
+
+@pytest.mark.parametrize("overlaps", [True, False])
+def test_a_device_has_masks_ahead_that_are_not_needed(overlaps: bool) -> None:
+    step = StepMasks(Device(overlaps=overlaps))  # type: ignore[arg-type]
+    one = matcher(WORDS)
+    one.lexer.n_new_bytes = llg.MAX_NEW_BYTES
+    step.begin([Wanted(Guide(one, TOKENIZER.n_words), is_needed=False)])
+    ((mask,),) = step.take()
+    assert (mask is not None) is overlaps
+    assert one.lexer.is_due is not overlaps
 
 
 def test_a_step_without_guides_starts_no_thread(masks: StepMasks) -> None:

@@ -17,6 +17,7 @@ from engine_worker.backend.fake import backend as fake
 from engine_worker.backend.fake.backend import FakeBackend
 from engine_worker.backend.fake.vocabulary import ENDS, GENERATED, N_VOCAB, State, tokenize
 from engine_worker.backend.port import Logits
+from engine_worker.constraints import llg
 from engine_worker.constraints.compiler import Compiler
 from engine_worker.constraints.step_masks import StepMasks
 from engine_worker.engine import loop
@@ -190,6 +191,9 @@ def test_when_a_mask_is_computed_changes_no_token(
     assert answers(engine(compiler, on_a_device=True), requests) == expected
     monkeypatch.setattr(loop, "ForeseenMasks", StepMasks)
     assert answers(engine(compiler, on_a_device=True), requests) == expected
+    for most in (0, 10**9):  # a mask instead of each check, and of none
+        monkeypatch.setattr(llg, "MAX_NEW_BYTES", most)
+        assert answers(engine(compiler), requests) == expected
     single = engine(compiler)
     single.engine._max_jump = 0
     assert answers(single, requests) == expected
