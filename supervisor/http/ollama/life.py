@@ -61,7 +61,7 @@ def seconds_of(keep_alive: object) -> float | None:
         return None
     text = keep_alive.strip()
     if text.startswith("-"):
-        return -1.0
+        return 0.0 if seconds_of(text[1:]) == 0 else -1.0
     if _NUMBER.fullmatch(text):
         return min(float(text), LONGEST_S)
     parts = _PART.findall(text)
