@@ -76,6 +76,20 @@ def test_the_time_of_a_step_includes_the_engine_s_own_work(monkeypatch: pytest.M
     assert slept == [pytest.approx(0.005), pytest.approx(0.003)]
 
 
+def test_a_prompt_takes_its_time_after_steps_of_one_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    clock = itertools.count()
+    monkeypatch.setattr("time.sleep", slept.append)
+    monkeypatch.setattr("time.thread_time", lambda: next(clock) * 0.002)  # of any step, its own
+    backend = make(fake_script="step_ms=20,prefill_us=1000")
+    prompt = tokenize("ten letters and more", add_special=True)[:11]
+    for start in (0, 12):
+        backend.begin(feed(prompt, start=start))
+        backend.begin(feed(prompt[:1], start=start + 11))
+    assert slept[0] == pytest.approx(0.03)
+    assert slept[2] == pytest.approx(0.03 - 0.002)
+
+
 @pytest.mark.parametrize("temperature", [0.0, 0.8, 5.0])
 def test_every_sampling_setting_chooses_the_same(temperature: float) -> None:
     row = decode(make(), feed(CHAT))[0]
