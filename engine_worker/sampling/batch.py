@@ -113,8 +113,7 @@ def prepare(picks: Sequence[Pick]) -> Prepared:
 
     Raises `ValueError` for a mask with fewer bits than the vocabulary has tokens.
     """
-    steps = chain.from_iterable([pick.sampler.steps for pick in picks])
-    table = Table(np.fromiter(steps, np.float64).reshape(len(picks), len(Steps._fields)))
+    table = _table(picks)
     k = table.top_k.copy()
     k[k > MAX_TOP_K] = 0
     is_argmax = all(pick.sampler.is_argmax for pick in picks)
@@ -255,6 +254,13 @@ def _drawn(found: Candidates, prepared: Prepared, reaches: Scores | None) -> Cou
         places = draw(scores, found.counts, table, uniforms, reaches=reaches)
     ids: Counts = found.ids[np.arange(len(places)), places]
     return ids
+
+
+def _table(picks: Sequence[Pick]) -> Table:
+    if len(picks) == 1:  # a lone stream, whose table is always the same
+        return picks[0].sampler.table
+    steps = chain.from_iterable([pick.sampler.steps for pick in picks])
+    return Table(np.fromiter(steps, np.float64).reshape(len(picks), len(Steps._fields)))
 
 
 def _plan(picks: Sequence[Pick]) -> BiasPlan:

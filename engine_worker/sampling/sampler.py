@@ -78,7 +78,7 @@ class Sampler:
         self.state = state or (self._rows.start if self._rows is not None else ())
         self.state_before = self.state
         """That before the last choice."""
-        self._table = Table(np.array([self.steps]))
+        self.table = Table(np.array([self.steps]))
         # the choice is the first of the row's largest logits
         self.is_argmax = self.steps.top_k == 1
         self._seed = params.seed
@@ -139,7 +139,7 @@ class Sampler:
         if self.is_argmax:
             return int(ids[0])
         counts, uniforms = np.array([len(ids)]), np.array([number])
-        places = draw(_scores(found), counts, self._table, uniforms, found.whole, found.reaches)
+        places = draw(_scores(found), counts, self.table, uniforms, found.whole, found.reaches)
         return int(ids[places[0]])
 
     def distribution(
@@ -163,7 +163,7 @@ class Sampler:
             return row.ids, row.chances()
         found = self._found(logits, plan, mask, self._plain_candidates)
         counts = np.array([len(found.ids)])
-        kept, weights = survivors(_scores(found), counts, self._table, found.whole, found.reaches)
+        kept, weights = survivors(_scores(found), counts, self.table, found.whole, found.reaches)
         left = weights[kept]
         return found.ids[kept[0]], left / left.sum()
 
