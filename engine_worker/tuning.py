@@ -32,3 +32,14 @@ class DeviceTuning(Struct, frozen=True, kw_only=True):
 
 H100 = DeviceTuning()
 """Used for every device. A slower device gains more from copies than this table says."""
+
+
+class HostTuning(Struct, frozen=True, kw_only=True):
+    """The same for computing on a CPU."""
+
+    machine: str = "two cores of an AMD EPYC, 16 of an Intel Xeon"
+    copied_bytes_per_s: float = 6e9  # a KV stream to another one; on the first machine
+    operations_per_s: float = 4e10  # of one thread in a prompt, two for each parameter; on both
+
+
+HOST = HostTuning()

@@ -62,6 +62,8 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     | `fingerprint` | equal for two workers only if a replay may move between them |
     | `n_ctx` | tokens that one request may use |
     | `kv_cells` | cells of the cache; 0 for a recurrent model, which has none |
+    | `cell_bytes` | memory of one cell, in all layers |
+    | `n_threads` | CPU threads that compute a prompt |
     | `unified` | sequences share the cells; else each sequence has its share of them |
     | `n_sequences` | KV sequences of the context, at least one for each running request |
     | `batch_tokens`, `max_outputs` | limits of one `decode`: its tokens, its rows of logits |
@@ -91,6 +93,8 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     n_vocab: int
     n_layers: int
     n_gpu_layers: int
+    cell_bytes: int = 0
+    n_threads: int = 1
     device_bytes: int = 0
     bytes_by_device: dict[str, int] = {}
     n_params: int

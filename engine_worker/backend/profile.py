@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from engine_worker.tuning import H100, DeviceTuning
+from engine_worker.tuning import H100, HOST, DeviceTuning, HostTuning
 from gpufc.facts import ModelFacts
 
 
@@ -64,16 +64,21 @@ def profile_of(facts: ModelFacts, tuning: DeviceTuning = H100) -> Profile:
         n_slots=facts.n_sequences,
         consecutive=in_streams and facts.can_cut,
         cuts_prefixes=facts.can_cut,
-        least_copied=least_copied(facts, tuning) if facts.asynchronous else 0,
+        least_copied=least_copied(facts, tuning),
         overlaps=facts.asynchronous,
         tuning=tuning,
     )
 
 
-def least_copied(facts: ModelFacts, tuning: DeviceTuning) -> int:
-    """The shortest prefix, in tokens, that a device copies faster than it computes it again."""
-    token_s = tuning.prompt_token_s + facts.n_params * tuning.prompt_parameter_s
-    return round(facts.n_layers * tuning.layer_copy_s / token_s)
+def least_copied(facts: ModelFacts, tuning: DeviceTuning, host: HostTuning = HOST) -> int:
+    """The shortest prefix, in tokens, that is copied faster than it is computed again. Between KV
+    streams a copy moves all cells of one, those in use or not."""
+    if facts.asynchronous:
+        token_s = tuning.prompt_token_s + facts.n_params * tuning.prompt_parameter_s
+        return round(facts.n_layers * tuning.layer_copy_s / token_s)
+    stream_bytes = facts.kv_cells // facts.n_sequences * facts.cell_bytes
+    token_s = 2 * facts.n_params / (facts.n_threads * host.operations_per_s)
+    return round(stream_bytes / host.copied_bytes_per_s / token_s) if token_s else 0
 
 
 def _shape(facts: ModelFacts) -> Shape:

@@ -55,7 +55,7 @@ class StreamSlots(Slots):
             self._begin_in(match, sequence)  # no other place: the rest of the prefix is lost
             return
         if match is not None:
-            kept = self._kept(slot, sequence)
+            kept = self._kept(slot, sequence, match)
             n_kept = 0 if kept is None else kept.n_tokens
             if match.n_tokens - n_kept < self.least_shared:
                 match = kept
@@ -67,11 +67,18 @@ class StreamSlots(Slots):
         if match is not None and continues:  # the new sequence begins with all of it
             self.give_up(match.slot)
 
-    def _kept(self, slot: int, sequence: Sequence) -> Match | None:
-        """The match of the slot's own idle prefix, where that is not worth moving."""
-        if slot in self._free or self._cache.n_tokens(slot) >= self._least_moved:
+    def _kept(self, slot: int, sequence: Sequence, match: Match) -> Match | None:
+        """The match of the slot's own idle prefix, where that is given up."""
+        if slot in self._free or self._is_moved(slot, match):
             return None
         return self._cache.match_in(slot, sequence.spec.scope, sequence.tokens)
+
+    def _is_moved(self, slot: int, match: Match | None) -> bool:
+        """Whether an idle prefix goes to another slot when a sequence takes this one: a free one,
+        or that of a prefix worth less."""
+        if self._cache.n_tokens(slot) < self._least_moved:
+            return False
+        return bool(self._free) or self._idle_but(match)[0] != slot
 
     def _in_use(self) -> set[int]:
         """The slots that take part in every step."""
@@ -98,17 +105,14 @@ class StreamSlots(Slots):
         return min(candidates, key=lambda slot: (rank.get(slot, 0), slot))
 
     def _vacate(self, slot: int, match: Match | None = None) -> None:
-        """Free a slot. Its prefix moves to a free slot, else to that of a prefix worth less."""
+        """Free a slot. Its prefix moves, or is given up."""
         if slot in self._free:
             return
-        if self._cache.n_tokens(slot) < self._least_moved:
+        if not self._is_moved(slot, match):
             self.give_up(slot)
             return
         if not self._free:
-            worth_least = self._idle_but(match)[0]
-            self.give_up(worth_least)
-            if worth_least == slot:
-                return
+            self.give_up(self._idle_but(match)[0])
         target = max(self._free)
         self._edits.append(Copy(slot, target, self._cache.n_tokens(slot)))
         self._cache.move(slot, target)

@@ -328,6 +328,8 @@ class Loader:
             n_vocab=vocabulary.n_tokens,
             n_layers=lc.llama_model_n_layer(model),
             n_gpu_layers=n_layers,
+            cell_bytes=self._demand.model.bytes_per_cell,
+            n_threads=lc.llama_n_threads_batch(context),
             device_bytes=sum(taken.values()),
             bytes_by_device=taken,
             n_params=lc.llama_model_n_params(model),

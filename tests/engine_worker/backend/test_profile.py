@@ -1,6 +1,7 @@
 """Which profile follows from which facts, and that no other module reads them."""
 
 import ast
+from typing import Any
 
 import msgspec
 import pytest
@@ -19,15 +20,12 @@ MAKERS = ["engine_worker.backend", "engine_worker.placement", "engine_worker.wor
 repeats facts to the front."""
 
 
-def facts(*, n_gpu_layers: int = 0, unified: bool = False, can_cut: bool = True) -> ModelFacts:
-    config = ModelConfig(backend=BackendKind.FAKE)
+def facts(*, n_gpu_layers: int = 0, **changes: Any) -> ModelFacts:
+    loaded = FakeBackend.load(ModelConfig(backend=BackendKind.FAKE), 6, lambda _: None).facts
+    plain = {"n_layers": 4, "unified": False, "can_cut": True, **changes}
+    is_on_device = n_gpu_layers > 0
     return msgspec.structs.replace(
-        FakeBackend.load(config, 6, lambda _: None).facts,
-        n_layers=4,
-        n_gpu_layers=n_gpu_layers,
-        asynchronous=n_gpu_layers > 0,
-        unified=unified,
-        can_cut=can_cut,
+        loaded, n_gpu_layers=n_gpu_layers, asynchronous=is_on_device, **plain
     )
 
 
@@ -60,22 +58,40 @@ def test_drafts_are_chosen_for_a_stretch_where_the_device_has_all_layers() -> No
     assert chosen == [Drafting.ANY_LENGTH, Drafting.ANY_LENGTH, Drafting.ONE_LENGTH]
 
 
-def test_work_overlaps_and_copies_have_a_least_length_only_beside_a_device() -> None:
-    alone, beside = profile_of(facts()), profile_of(facts(n_gpu_layers=1))
-    assert (alone.overlaps, alone.least_copied) == (False, 0)
-    assert beside.overlaps
-    assert beside.least_copied > 0
+def test_work_overlaps_only_beside_a_device() -> None:
+    assert [profile_of(facts(n_gpu_layers=n)).overlaps for n in (0, 1)] == [False, True]
 
 
 @pytest.mark.parametrize(
     ("n_layers", "n_params", "least", "most"),
     [(30, 135_000_000, 100, 200), (32, 8_000_000_000, 10, 25)],
 )
-def test_a_copy_is_worth_more_tokens_of_a_small_model(
+def test_a_device_s_copy_is_worth_more_tokens_of_a_small_model(
     n_layers: int, n_params: int, least: int, most: int
 ) -> None:
-    model = msgspec.structs.replace(facts(), n_layers=n_layers, n_params=n_params)
+    model = facts(n_layers=n_layers, n_params=n_params, n_gpu_layers=n_layers)
     assert least < least_copied(model, H100) < most
+
+
+@pytest.mark.parametrize(
+    ("n_threads", "n_params", "n_ctx", "least"),
+    [
+        (2, 135_000_000, 2048, 5),
+        (16, 135_000_000, 2048, 37),
+        (16, 135_000_000, 8192, 149),
+        (16, 8_000_000_000, 8192, 3),
+    ],
+)
+def test_a_copy_between_streams_is_worth_more_tokens_where_many_threads_compute(
+    n_threads: int, n_params: int, n_ctx: int, least: int
+) -> None:
+    cells = {"kv_cells": 4 * n_ctx, "n_sequences": 4, "cell_bytes": 46_080}
+    model = facts(n_params=n_params, n_threads=n_threads, **cells)
+    assert least_copied(model, H100) == least
+
+
+def test_a_copy_of_which_nothing_is_known_is_worth_nothing() -> None:
+    assert least_copied(facts(n_params=0, n_threads=1, cell_bytes=0), H100) == 0
 
 
 def test_the_profile_alone_reads_the_facts_about_the_device() -> None:

@@ -195,6 +195,28 @@ def test_a_prefix_worth_a_copy_is_not_copied_to_where_it_lies_already() -> None:
     assert all(isinstance(edit, Remove) and edit.start == 40 for edit in slots.take_edits())
 
 
+def test_a_prefix_that_is_to_go_serves_the_sequence_in_its_slot_without_a_copy() -> None:
+    slots = streams(n_slots=3)
+    end(slots, *[run(slots, n, (*PREFIX, n, n, n)) for n in range(3)])
+    slots.take_edits()
+    again = [sequence(spec(n, (*PREFIX, n, n, n))) for n in range(5, 8)]
+    for each in again:
+        slots.give(each)
+    assert [each.n_computed for each in again] == [40, 40, 40]
+    assert set(slots.take_edits()) == {Remove(slot, 40) for slot in range(3)}
+
+
+def test_a_longer_match_is_copied_over_a_prefix_that_is_to_go() -> None:
+    slots = streams(n_slots=2)
+    short, long = run(slots, 1, (*PREFIX, 1)), run(slots, 2, (*PREFIX, *range(50, 80)))
+    end(slots, short, long)
+    slots.take_edits()
+    again = sequence(spec(3, (*PREFIX, *range(50, 70), 9)))
+    slots.give(again)
+    assert (again.slot, again.n_computed) == (0, 60)
+    assert slots.take_edits() == [Remove(0, 0), Copy(1, 0, 60)]
+
+
 def test_nothing_of_another_scope_is_kept_in_the_slot() -> None:
     slots = dear(1000, n_slots=2)
     ended = run(slots, 1, (*PREFIX, 1))
