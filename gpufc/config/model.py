@@ -213,7 +213,7 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     flash_attention: Annotated[
         FlashAttention,
         Meta(
-            description="flash attention kernels; auto: on a GPU that has them, not on a CPU",
+            description="flash attention kernels; auto: where there are any for the cache's types",
             extra=SWAP,
         ),
     ] = FlashAttention.AUTO

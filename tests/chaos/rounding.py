@@ -22,8 +22,8 @@ _quiet = lc.llama_log_callback(lambda _level, _text, _: None)
 
 
 class Alone:
-    """A model in this process, with one sequence. The context is a CPU worker's: one thread, no
-    flash attention, keys and values in 16 bits."""
+    """A model in this process, with one sequence. The context is a CPU worker's: one thread, flash
+    attention where llama.cpp has it, keys and values in 16 bits."""
 
     def __init__(self, model: Path, n_ctx: int) -> None:
         lc.llama_log_set(_quiet, None)
@@ -36,7 +36,7 @@ class Alone:
         context.n_ctx, context.n_seq_max = n_ctx, 1
         context.n_batch, context.n_ubatch = CPU_SIZES
         context.n_threads = context.n_threads_batch = 1
-        context.flash_attn_type = lc.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        context.flash_attn_type = lc.LLAMA_FLASH_ATTN_TYPE_AUTO
         context.swa_full = True
         self._context = lc.llama_init_from_model(self._model, context)
         assert self._context, "llama.cpp makes no context"

@@ -67,7 +67,8 @@ class Shape(NamedTuple):
         """
         if not self.may_split:
             return config.flash_attention
-        return parameters.flash_attention(config, on_gpu=on_gpu)
+        asked = parameters.flash_attention(config, on_gpu=on_gpu)
+        return FlashAttention.OFF if asked is FlashAttention.AUTO and not on_gpu else asked
 
     @property
     def n_cells(self) -> int:

@@ -90,17 +90,17 @@ def max_outputs(n_vocab: int, n_sequences: int, n_batch: int) -> int:
 
 
 def flash_attention(config: ModelConfig, *, on_gpu: bool) -> FlashAttention:
-    """The flash attention to ask llama.cpp for. `auto` leaves the choice to llama.cpp, and remains
-    on a GPU only.
+    """The flash attention to ask llama.cpp for. `auto` leaves the choice to llama.cpp.
 
-    Only flash attention reads packed values. A CPU decodes unpacked ones faster without it, the
-    more so the longer the context is.
+    Only flash attention reads packed values. On a CPU it is the faster way for F16 alone: llama.cpp
+    computes these prompts in tiles, and makes F16 of F32 at every step (NOTES.md).
     """
     if config.flash_attention is not FlashAttention.AUTO:
         return config.flash_attention
     if config.cache_type_v not in _PLAIN_TYPES:
         return FlashAttention.ON
-    return FlashAttention.AUTO if on_gpu else FlashAttention.OFF
+    is_f16 = config.cache_type_k is config.cache_type_v is KvType.F16
+    return FlashAttention.AUTO if on_gpu or is_f16 else FlashAttention.OFF
 
 
 def model_parameters(

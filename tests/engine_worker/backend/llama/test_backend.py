@@ -319,9 +319,9 @@ def test_a_context_over_the_trained_one_is_lowered(
 def test_the_fingerprint_depends_on_what_logits_depend_on(model_path: Path) -> None:
     prints = []
     for config in (
-        {"n_ctx": 64, "flash_attention": "off"},
-        {"n_ctx": 128},
         {"n_ctx": 64, "flash_attention": "on"},
+        {"n_ctx": 128},
+        {"n_ctx": 64, "flash_attention": "off"},
         {"n_ctx": 64, "cache_type_k": "q8_0"},
     ):
         backend = load(model_path, 1, **{"kv_cells": 256, **config})

@@ -286,15 +286,19 @@ def test_types_threads_and_split_reach_llama_cpp(load: Load) -> None:
 @pytest.mark.parametrize(
     ("gpus", "config", "expected"),
     [
-        ((), {}, "DISABLED"),
+        ((), {}, "AUTO"),
         ((8000,), {}, "AUTO"),
         ((), {"flash_attention": "on"}, "ENABLED"),
         ((8000,), {"flash_attention": "off"}, "DISABLED"),
         ((), {"cache_type_v": "q8_0"}, "ENABLED"),
         ((), {"cache_type_k": "q8_0"}, "DISABLED"),
+        ((), {"cache_type_k": "bf16", "cache_type_v": "bf16"}, "DISABLED"),
+        ((), {"cache_type_k": "f32"}, "DISABLED"),
+        ((), {"cache_type_k": "f32", "cache_type_v": "f32"}, "DISABLED"),
+        ((8000,), {"cache_type_k": "q8_0"}, "AUTO"),
     ],
 )
-def test_flash_attention_is_a_gpu_s_or_what_the_cache_needs(
+def test_flash_attention_is_for_types_that_it_is_fast_with(
     load: Load, gpus: tuple[int, ...], config: dict[str, str], expected: str
 ) -> None:
     _, llama = load(*gpus, **config)
