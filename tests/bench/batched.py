@@ -26,7 +26,7 @@ def command(program: Path, setting: Setting, scenario: Scenario) -> list[str]:
     streams, workload = scenario.bounds.streams, scenario.workload
     cells = streams * (workload.prompt_tokens + workload.output_tokens)
     made = [str(program), "--model", str(setting.model), "--ctx-size", str(cells)]
-    made += ["--threads", str(setting.n_threads), "--flash-attn", setting.flash_attention]
+    made += [*setting.thread_options, "--flash-attn", setting.flash_attention]
     if setting.unified is not None:
         made.append("--kv-unified" if setting.unified else "--no-kv-unified")
     made += ["-npp", str(workload.prompt_tokens), "-ntg", str(max(1, workload.output_tokens - 1))]

@@ -100,7 +100,7 @@ def _publish_compared(
     document = results.document()
     names = dict.fromkeys(row["server"] for row in document["rows"])
     if names:
-        title = f"{' and '.join(names)} on {setting.model.name}, {setting.n_threads} threads"
+        title = f"{' and '.join(names)} on {setting.model.name}, {setting.threads}"
         _publish(options, title + ending, markdown.comparison(document), conditions)
 
 
@@ -148,7 +148,7 @@ def _conditions(conditions: dict[str, Any], setting: Setting) -> list[str]:
     return [
         f"{conditions['processor']}, {conditions['cores']} cores,"
         f" load {conditions['load_average']}",
-        f"{setting.model.name}, {setting.n_threads} threads, {setting.n_ctx} tokens a request,"
+        f"{setting.model.name}, {setting.threads}, {setting.n_ctx} tokens a request,"
         f" flash attention {setting.flash_attention}",
         f"gpufc {conditions['commit'] or conditions['gpufc']}, llama-cpp-python"
         f" {conditions['llama-cpp-python']}; llama-server: {conditions['llama-server']}",

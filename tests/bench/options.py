@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     add("--model", type=Path, metavar="FILE", help="GGUF file (the demo model)")
     add("--threads", type=_count, default=len(os.sched_getaffinity(0)), metavar="N",
         help="for computing (all cores)")  # fmt: skip
+    add("--own-threads", action="store_true", help="each server chooses its number of threads")
     add("--n-ctx", type=_count, default=2048, metavar="N", help="tokens of each request (2048)")
     add("--flash-attention", choices=("auto", "on", "off"), default="auto", help="(auto)")
     add("--kv", choices=("default", "unified", "split"), default="default",
@@ -95,7 +96,7 @@ def setting(options: argparse.Namespace) -> Setting:
     layouts = {"default": None, "unified": True, "split": False}
     return Setting(
         model=Path(model),
-        n_threads=options.threads,
+        n_threads=None if options.own_threads else options.threads,
         n_ctx=options.n_ctx,
         flash_attention=options.flash_attention,
         unified=layouts[options.kv],

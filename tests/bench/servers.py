@@ -34,16 +34,26 @@ _CPUCLOCK_SCHED = 2
 class Setting(Struct, frozen=True, kw_only=True):
     """The servers' common setting. `n_ctx` is the context of one request.
 
-    With `kv` None, each server chooses the layout of its KV cache; true means one cache for all
-    sequences.
+    With `unified` None, each server chooses the layout of its KV cache; true means one cache for
+    all sequences. With `n_threads` None, each chooses its number of threads.
     """
 
     model: Path
-    n_threads: int
+    n_threads: int | None
     n_ctx: int
     slots: int = 8
     flash_attention: str = "auto"
     unified: bool | None = None
+
+    @property
+    def threads(self) -> str:
+        """For people."""
+        return "own numbers of threads" if self.n_threads is None else f"{self.n_threads} threads"
+
+    @property
+    def thread_options(self) -> list[str]:
+        """Of llama.cpp's programs."""
+        return [] if self.n_threads is None else ["--threads", str(self.n_threads)]
 
 
 class Server(Protocol):
@@ -89,7 +99,9 @@ class Gpufc(Struct, frozen=True, kw_only=True):
         return [*command, "--max-concurrent-requests", str(setting.slots)]
 
     def environ(self, setting: Setting) -> dict[str, str]:
-        keys: dict[str, object] = {"n_threads": setting.n_threads, "standby": "none"}
+        keys: dict[str, object] = {"standby": "none"}
+        if setting.n_threads is not None:
+            keys["n_threads"] = setting.n_threads
         keys["flash_attention"] = setting.flash_attention
         unified = {} if setting.unified is None else {"kv_unified": str(setting.unified).lower()}
         all_keys = {**keys, **unified, **self.keys}
@@ -112,7 +124,7 @@ class LlamaServer(Struct, frozen=True, kw_only=True):
     def command(self, setting: Setting, port: int, folder: Path) -> list[str]:
         command = [str(self.program), "--host", "127.0.0.1", "--port", str(port)]
         command += ["--model", str(setting.model), "--ctx-size", str(setting.n_ctx * setting.slots)]
-        command += ["--parallel", str(setting.slots), "--threads", str(setting.n_threads)]
+        command += ["--parallel", str(setting.slots), *setting.thread_options]
         command += ["--flash-attn", setting.flash_attention]
         # each stream occupies an HTTP thread
         command += ["--threads-http", str(2 * setting.slots + 2)]

@@ -86,6 +86,14 @@ def test_the_layout_is_set_for_both_or_for_none(unified: bool, option: str) -> N
     assert option in LlamaServer(program=Path("/ls")).command(setting, 1, Path("/f"))
 
 
+def test_each_server_may_choose_its_threads() -> None:
+    words = ["--own-threads", "--model", "/m.gguf"]
+    chosen = options.setting(options.parser().parse_args(words))
+    assert "GPUFC_N_THREADS" not in Gpufc().environ(chosen)
+    assert "--threads" not in LlamaServer(program=Path("x")).command(chosen, 1, Path("/f"))
+    assert chosen.threads == "own numbers of threads"
+
+
 def test_a_turn_that_was_not_cached_is_seen() -> None:
     first, second, third = (outcome(0.0, 1.0, turn=turn) for turn in range(3))
     first.prompt_tokens = 100
