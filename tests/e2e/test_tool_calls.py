@@ -115,9 +115,8 @@ them from its prompt."""
 
 
 def demanded(scenario: Scenario) -> Scenario:
-    """The scenario with the calls demanded that it expects, or with none. A penalty on repetitions
-    has the small model end its texts, within a bound. A choice demands one call; that no end token
-    comes before so many others demands a second one."""
+    """The scenario with the calls demanded that it expects, or with none. A choice demands one
+    call; that no end token comes before so many others demands a second one."""
     choice: Any = "none"
     for name in scenario.expect.tool_names:
         choice = {"type": "function", "function": {"name": name}}
@@ -134,11 +133,20 @@ def demanded(scenario: Scenario) -> Scenario:
 
 
 def narrowed(tool: Mapping[str, Any], chosen: dict[str, list[str]] | None) -> Mapping[str, Any]:
+    """The tool with the chosen arguments, or with strings of a length at which a small model ends
+    them."""
+    parameters = dict(tool["function"]["parameters"])
     if chosen is None:
-        return tool
-    properties = {name: {"enum": values} for name, values in chosen.items()}
-    parameters = dict(tool["function"]["parameters"]) | {"properties": properties}
-    return dict(tool) | {"function": dict(tool["function"]) | {"parameters": parameters}}
+        properties = {name: bounded(one) for name, one in parameters["properties"].items()}
+    else:
+        properties = {name: {"enum": values} for name, values in chosen.items()}
+    function = dict(tool["function"]) | {"parameters": parameters | {"properties": properties}}
+    return dict(tool) | {"function": function}
+
+
+def bounded(argument: Mapping[str, Any]) -> Mapping[str, Any]:
+    is_text = argument.get("type") == "string" and "enum" not in argument
+    return dict(argument) | ({"maxLength": 60} if is_text else {})
 
 
 @pytest.mark.slow
