@@ -43,6 +43,7 @@ class Profile(Struct, frozen=True, kw_only=True):
     computed in one pass, and a copy moves a whole KV stream; a prefix of fewer than `least_copied`
     tokens is then computed again. With `cuts_prefixes`, cells can be forgotten from any position
     on. With `overlaps`, a device computes while the engine thread does something else.
+    `prompt_token_s` is an estimate of the seconds that one prompt token takes a device.
     """
 
     shape: Shape
@@ -52,6 +53,7 @@ class Profile(Struct, frozen=True, kw_only=True):
     cuts_prefixes: bool
     least_copied: int
     overlaps: bool
+    prompt_token_s: float
     tuning: DeviceTuning
 
 
@@ -66,14 +68,19 @@ def profile_of(facts: ModelFacts, tuning: DeviceTuning = H100) -> Profile:
         cuts_prefixes=facts.can_cut,
         least_copied=least_copied(facts, tuning) if facts.asynchronous else 0,
         overlaps=facts.asynchronous,
+        prompt_token_s=prompt_token_s(facts, tuning),
         tuning=tuning,
     )
 
 
 def least_copied(facts: ModelFacts, tuning: DeviceTuning) -> int:
     """The shortest prefix, in tokens, that a device copies faster than it computes it again."""
-    token_s = tuning.prompt_token_s + facts.n_params * tuning.prompt_parameter_s
-    return round(facts.n_layers * tuning.layer_copy_s / token_s)
+    return round(facts.n_layers * tuning.layer_copy_s / prompt_token_s(facts, tuning))
+
+
+def prompt_token_s(facts: ModelFacts, tuning: DeviceTuning) -> float:
+    """The seconds that a device takes for one token of a prompt, in a pass with many."""
+    return tuning.prompt_token_s + facts.n_params * tuning.prompt_parameter_s
 
 
 def _shape(facts: ModelFacts) -> Shape:

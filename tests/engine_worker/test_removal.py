@@ -15,6 +15,7 @@ MOST_LINES = 3
 OPTIMISATIONS = {
     "scheduling/placeholders": r"PlaceholderRows|PlaceholderSlots|placeholders: Pays",
     "scheduling/overlapped_replays": r"OverlappedReplays",
+    "scheduling/whole_replays": r"WholeReplays|whole_replays_token_s: float",
     "scheduling/fixed_pass": r"FixedPass",
     "scheduling/equal_chunks": r"EqualChunks",
     "scheduling/arrivals": r"BeginTogether",
