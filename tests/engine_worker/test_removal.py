@@ -21,6 +21,7 @@ OPTIMISATIONS = {
     "scheduling/arrivals": r"BeginTogether",
     "scheduling/newcomers": r"NewcomersFirst",
     "scheduling/adapter_turns": r"AdapterTurns",
+    "engine/step_ahead": r"StepAhead",
     "backend/llama/device_top_k": r"DeviceTopK|device_top_k: Pays",
     "backend/llama/host_top_k": r"HostTopK|host_top_k: Pays",
     "sampling/few_allowed": r"FewAllowed|few_tokens",
