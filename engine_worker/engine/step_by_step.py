@@ -17,9 +17,9 @@ class StepByStep:
         message is handled until `has_begun` has been asked."""
         return None
 
-    def has_begun(self, edits: collections.abc.Sequence[KvEdit], batch: Batch) -> bool:
-        """Whether the backend computes this planned batch already. Any other one that was begun
-        ahead is undone. Raises `DecodeFailed` if it has failed."""
+    def has_begun(self, planned: collections.abc.Sequence[KvEdit], batch: Batch) -> bool:
+        """Whether the backend computes this planned batch already, behind the planned edits. Any
+        other one that was begun ahead is undone. Raises `DecodeFailed` if it has failed."""
         return False
 
     def foresee(self, plan: Plan, batch: Batch) -> None:

@@ -9,8 +9,11 @@ import pytest
 
 from engine_worker.backend.fake.vocabulary import EOS, expected_tokens
 from engine_worker.backend.port import Batch
+from engine_worker.kv.edits import CellPosition
 from engine_worker.prompts.embedding_inputs import Wanted
+from engine_worker.scheduling.placeholders import PlaceholderSlots
 from engine_worker.speculation.prompt_lookup import PromptLookup
+from engine_worker.tuning import H100
 from gpufc.adapters import AdapterUse
 from gpufc.errors import DecodeFailed, OutOfCells
 from gpufc.ids import Epoch, RequestNo
@@ -133,6 +136,28 @@ def test_no_step_is_begun_ahead_of_a_sequence_that(fields: dict[str, Any]) -> No
     check(run, hindered, free)
 
 
+def test_steps_with_placeholder_rows_begin_ahead_until_the_rows_are_too_many() -> None:
+    run, n_short = AheadRun(device()), 2
+    ends = [5 if n < n_short else 100 for n in range(N_STREAMS)]
+    requests = [
+        spec(n, prompt(f"{n:02} [[stop@{end:03}]]"), max_tokens=200) for n, end in enumerate(ends)
+    ]
+    n_with_rows = 0
+
+    def count(is_ahead: bool) -> None:
+        nonlocal n_with_rows
+        slots = run.engine.scheduler.slots
+        assert isinstance(slots, PlaceholderSlots)
+        n_with_rows += is_ahead and len(slots.held) > 0
+
+    run.on_begin = count
+    run.run(*requests)
+    n_steps = H100.placeholders.most_rows // n_short
+    assert n_with_rows > 0.8 * n_steps
+    assert run.n_in_vain == 0
+    check(run, *requests)
+
+
 def test_sequences_that_take_turns_have_no_step_in_vain() -> None:
     fake = device()
     fake.facts = msgspec.structs.replace(fake.facts, adapters=("a",))
@@ -191,6 +216,26 @@ def test_a_batch_of_sequences_that_are_gone_is_undone(n: int) -> None:
     again = asked(9)
     run.run(again)
     check(run, *requests[1:], again)
+
+
+def test_edits_that_come_nevertheless_are_applied_before_the_step() -> None:
+    run, requests = AheadRun(device()), [asked(number) for number in range(1, 4)]
+    for one in requests:
+        run.engine.inbox.put(one)
+    run.until_ahead()
+    removed: list[int] = []
+    remove = run.fake.remove
+
+    def watched(slot: int, start: int = 0) -> None:
+        removed.append(slot)
+        remove(slot, start)
+
+    run.fake.remove = watched  # type: ignore[method-assign]
+    run.engine.scheduler.slots.cut_at(CellPosition(N_STREAMS, 0))
+    run.run()
+    assert N_STREAMS in removed
+    assert run.n_in_vain == 1
+    check(run, *requests)
 
 
 def test_a_lack_of_cells_is_met_by_the_step_that_is_planned() -> None:
