@@ -98,7 +98,8 @@ class Candidates(NamedTuple):
 
     `unseen` (len(rows),) is None where the candidates of all rows hold what `k` asks for. Otherwise
     it is -inf for such rows, and finite for a row with fewer than `k` candidates: no other token of
-    the row has a larger logit.
+    the row has a larger logit. `ranked` has the logits of each row in rising order; None where they
+    are not sorted.
     """
 
     rows: Counts
@@ -106,12 +107,15 @@ class Candidates(NamedTuple):
     ids: Places
     logits: Logits
     unseen: Logits | None = None
+    ranked: Logits | None = None
 
     def of(self, kept: NDArray[np.bool_] | Counts) -> "Candidates":
         """The candidates of the kept rows."""
         unseen = None if self.unseen is None else self.unseen[kept]
+        ranked = None if self.ranked is None else self.ranked[kept]
         return Candidates(
-            self.rows[kept], self.counts[kept], self.ids[kept], self.logits[kept], unseen
+            *(self.rows[kept], self.counts[kept], self.ids[kept], self.logits[kept]),
+            *(unseen, ranked),
         )
 
 
@@ -214,16 +218,17 @@ def masked(row: Logits, words: MaskWords, memory: Logits | None = None) -> Logit
 
 
 def certain_candidates(
-    ids: Places, values: Logits, least: Logits, k: Counts, partly: Counts | None = None
+    ids: Places, values: Logits, least: Logits | None, k: Counts, partly: Counts | None = None
 ) -> Candidates | None:
     """The rows whose `k` first tokens are certainly among the found ones; None if there are none.
 
     `ids` and `values` have shape (n_rows, n_found), by rising id; a changed or forbidden token has
-    its new value. No token that was not found is above its row's `least` (n_rows,). Rows in
-    `partly` are given with fewer tokens as well.
+    its new value. No token that was not found is above its row's `least` (n_rows,), which is the
+    smallest value if it is None. Rows in `partly` are given with fewer tokens as well, and need a
+    `least`.
     """
     found = _all_certain(ids, values, least, k)
-    if partly is None:
+    if partly is None or least is None:
         return found
     is_open = np.zeros(len(ids), np.bool_)
     is_open[partly] = k[partly] > 0
@@ -240,21 +245,23 @@ def certain_candidates(
     return Candidates(np.arange(len(ids)), counts, ids, values, unseen).of(is_open)
 
 
-def _all_certain(ids: Places, values: Logits, least: Logits, k: Counts) -> Candidates | None:
+def _all_certain(ids: Places, values: Logits, least: Logits | None, k: Counts) -> Candidates | None:
     n_found = ids.shape[1]
     wanted = (k > 0) & (k < n_found)
-    if not wanted.any():
+    is_all = bool(wanted.all())
+    if not (is_all or wanted.any()):
         return None
-    reached = kth_largest(values, k if wanted.all() else np.where(wanted, k, 1))
-    certain = least < tie_bounds(reached, values.max(axis=1))
+    ranked = np.sort(values, axis=1)
+    reached = ranked[np.arange(len(k)), n_found - (k if is_all else np.where(wanted, k, 1))]
+    certain = (ranked[:, 0] if least is None else least) < tie_bounds(reached, ranked[:, -1])
     certain &= reached > OUT_OF_REACH
     certain &= wanted
     rows = certain.nonzero()[0]
     if not len(rows):
         return None
     if len(rows) < len(ids):
-        ids, values = ids[rows], values[rows]
-    return Candidates(rows, np.full(len(rows), n_found), ids, values)
+        ids, values, ranked = ids[rows], values[rows], ranked[rows]
+    return Candidates(rows, np.full(len(rows), n_found), ids, values, None, ranked)
 
 
 def kth_largest(values: Logits, k: Counts) -> Logits:

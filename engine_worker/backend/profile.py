@@ -43,6 +43,7 @@ class Profile(Struct, frozen=True, kw_only=True):
     computed in one pass, and a copy moves a whole KV stream; a prefix of fewer than `least_copied`
     tokens is then computed again. With `cuts_prefixes`, cells can be forgotten from any position
     on. With `overlaps`, a device computes while the engine thread does something else.
+    `prompt_token_s` is an estimate of the seconds that one prompt token takes a device.
     """
 
     shape: Shape
@@ -52,6 +53,7 @@ class Profile(Struct, frozen=True, kw_only=True):
     cuts_prefixes: bool
     least_copied: int
     overlaps: bool
+    prompt_token_s: float
     tuning: DeviceTuning
 
 
@@ -66,19 +68,26 @@ def profile_of(facts: ModelFacts, tuning: DeviceTuning = H100) -> Profile:
         cuts_prefixes=facts.can_cut,
         least_copied=least_copied(facts, tuning),
         overlaps=facts.asynchronous,
+        prompt_token_s=prompt_token_s(facts, tuning),
         tuning=tuning,
     )
 
 
 def least_copied(facts: ModelFacts, tuning: DeviceTuning, host: HostTuning = HOST) -> int:
     """The shortest prefix, in tokens, that is copied faster than it is computed again. Between KV
-    streams a copy moves all cells of one, those in use or not."""
+    streams on the host a copy moves all cells of one, those in use or not."""
+    token_s = prompt_token_s(facts, tuning, host)
     if facts.asynchronous:
-        token_s = tuning.prompt_token_s + facts.n_params * tuning.prompt_parameter_s
         return round(facts.n_layers * tuning.layer_copy_s / token_s)
     stream_bytes = facts.kv_cells // facts.n_sequences * facts.cell_bytes
-    token_s = 2 * facts.n_params / (facts.n_threads * host.operations_per_s)
     return round(stream_bytes / host.copied_bytes_per_s / token_s) if token_s else 0
+
+
+def prompt_token_s(facts: ModelFacts, tuning: DeviceTuning, host: HostTuning = HOST) -> float:
+    """The seconds for one token of a prompt, in a pass with many; 0 where nothing is known."""
+    if facts.asynchronous:
+        return tuning.prompt_token_s + facts.n_params * tuning.prompt_parameter_s
+    return 2 * facts.n_params / (facts.n_threads * host.operations_per_s)
 
 
 def _shape(facts: ModelFacts) -> Shape:

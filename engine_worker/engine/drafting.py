@@ -35,6 +35,11 @@ class Drafting:
         self._max_prompt_rows = max_prompt_rows
         self._is_quiet = True
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the next step has no drafts."""
+        return self._speculator.is_quiet
+
     def before_step(self) -> None:
         """Give the sequences of the next step their drafts."""
         self._is_quiet = self._speculator.is_quiet

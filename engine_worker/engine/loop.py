@@ -25,6 +25,7 @@ from engine_worker.engine.drafting import Drafting
 from engine_worker.engine.embedding import EmbeddingTurn
 from engine_worker.engine.reporter import Emit, Reporter, StepCost, StepResult
 from engine_worker.engine.scoring import MAX_PROMPT_ROWS, Scorer
+from engine_worker.engine.step_ahead import StepAhead
 from engine_worker.kv import edits, transfer
 from engine_worker.prompts.embedding_inputs import Wanted
 from engine_worker.sampling.batch import Pick
@@ -119,6 +120,7 @@ class Engine:
         self._embedding = EmbeddingTurn(backend, self._reporter, costs, on_device=profile.overlaps)
         self._guide = guide
         self._choosing = Choosing(backend, ForeseenMasks(backend))
+        self._ahead = StepAhead(backend, self.scheduler, profile, self._is_quiet)
         self._max_jump = max_jump(profile, max_running=max_running, batch_tokens=batch_tokens)
         self._scorer = Scorer(backend)
         self.breakers = BreakerStore(backend, facts.n_vocab)
@@ -133,7 +135,10 @@ class Engine:
             self.run_embedder(plan)
 
     def take_requests(self) -> None:
-        """Handle everything in the inbox; wait for a message when there is nothing to do."""
+        """Handle everything in the inbox, unless the next step has begun; wait for a message when
+        there is nothing to do."""
+        if not self.scheduler.is_idle and self._ahead.began_at is not None:
+            return
         if self.scheduler.is_idle and self._embedding.is_idle:
             self._count_cells()
             self._note(EnginePhase.IDLE, 0)
@@ -145,7 +150,8 @@ class Engine:
                 return
 
     def run_step(self) -> Plan | None:
-        """Draft, plan, begin, mask, report the step before, prepare, wait, choose, accept, foresee.
+        """Draft, plan, begin, mask, report the step before, prepare, wait, choose, begin ahead,
+        accept, foresee.
 
         A device computes from `begin` to `wait`; the verbs between them run meanwhile. Returns what
         was computed, if anything was.
@@ -153,7 +159,7 @@ class Engine:
         if self.scheduler.is_idle:
             return None
         self._drafting.before_step()
-        began = time.monotonic()
+        began = self._ahead.began_at or time.monotonic()
         plan, started = self._begin_what_fits()
         self._choosing.begin(plan)
         self._reporter.flush()
@@ -167,9 +173,13 @@ class Engine:
         except DecodeFailed as err:
             self._reporter.failed(plan.requests, err)
             raise
+        chosen_s = time.monotonic() - computed
+        self._ahead.begin(chosen)
+        accepting = time.monotonic()
         gained = self._accept_all(plan, StepRows(logits, prepared.picks, chosen))
         self._choosing.foresee(gained)
-        cost = StepCost(plan.n_tokens, computed - began, len(logits), time.monotonic() - computed)
+        chosen_s += time.monotonic() - accepting
+        cost = StepCost(plan.n_tokens, computed - began, len(logits), chosen_s)
         result = StepResult(self._step, gained, started, n_recomputed, cost)
         self._reporter.add(result, more=bool(self.scheduler.running))
         return plan
@@ -202,9 +212,16 @@ class Engine:
                 raise
 
     def _begin(self, plan: Plan) -> None:
-        edits.apply(plan.edits, self._backend)
-        if plan.work:
-            self._backend.begin(batch_of(plan))
+        batch = batch_of(plan)
+        if not self._ahead.has_begun(plan.edits, batch):
+            edits.apply(plan.edits, self._backend)
+            if plan.work:
+                self._backend.begin(batch)
+        self._ahead.foresee(plan, batch)
+
+    def _is_quiet(self) -> bool:
+        """Whether the next step has no work but that of the sequences that run."""
+        return self.inbox.empty() and self._embedding.is_idle and self._drafting.is_quiet
 
     def _make_room(self) -> None:
         try:

@@ -246,12 +246,11 @@ def _drawn(found: Candidates, prepared: Prepared, reaches: Scores | None) -> Cou
         # candidates are by rising id, and argmax takes the first of equals
         places = found.logits.argmax(axis=1)
     else:
-        scores = found.logits.astype(np.float64)
-        scores -= scores.max(axis=1, keepdims=True)
+        scores, ranked = _scores(found)
         table, uniforms = prepared.table, prepared.uniforms
         if len(found.rows) < len(table):
             table, uniforms = table.of(found.rows), uniforms[found.rows]
-        places = draw(scores, found.counts, table, uniforms, reaches=reaches)
+        places = draw(scores, found.counts, table, uniforms, reaches=reaches, ranked=ranked)
     ids: Counts = found.ids[np.arange(len(places)), places]
     return ids
 
@@ -261,6 +260,19 @@ def _table(picks: Sequence[Pick]) -> Table:
         return picks[0].sampler.table
     steps = chain.from_iterable([pick.sampler.steps for pick in picks])
     return Table(np.fromiter(steps, np.float64).reshape(len(picks), len(Steps._fields)))
+
+
+def _scores(found: Candidates) -> tuple[Scores, Scores | None]:
+    """The candidates' scores for the chain, and in falling order if they are sorted."""
+    scores = found.logits.astype(np.float64)
+    if found.ranked is None:
+        scores -= scores.max(axis=1, keepdims=True)
+        return scores, None
+    falling = found.ranked[:, ::-1].astype(np.float64)
+    best = falling[:, :1].copy()
+    scores -= best
+    falling -= best
+    return scores, falling
 
 
 def _plan(picks: Sequence[Pick]) -> BiasPlan:

@@ -83,13 +83,14 @@ def draw(
     uniforms: Scores,
     whole: float | None = None,
     reaches: Scores | None = None,
+    ranked: Scores | None = None,
 ) -> Counts:
     """The place of each row's chosen candidate; arguments as `survivors` takes them.
 
     The draw goes by rising id, not by rank: if a replay's logits differ in the last bits, equal
     candidates may change ranks without changing the draw.
     """
-    kept, weights = survivors(scores, counts, table, whole, reaches)
+    kept, weights = survivors(scores, counts, table, whole, reaches, ranked=ranked)
     mass = weights.cumsum(axis=1)
     drawn = uniforms * mass[:, -1]
     places = _count(mass <= drawn[:, None])
@@ -106,6 +107,7 @@ def survivors(
     whole: float | None = None,
     reaches: Scores | None = None,
     min_keep: int = 0,
+    ranked: Scores | None = None,
 ) -> tuple[Mask, Scores]:
     """The candidates that the steps leave, and their weights, not normalized; 0 for the rest.
 
@@ -114,6 +116,7 @@ def survivors(
     candidates hold every token that the steps before top-p leave. `reaches` are the scores that
     top-n-sigma allows at the least, without their sign, one for each row (see the module `reach`);
     None if it is off in all rows. Typical-p, top-p and min-p leave `min_keep` candidates at least.
+    `ranked` are all scores in falling order; None where they are not sorted.
     """
     if reaches is not None:
         scores = np.where(scores >= -reaches[:, None], scores, -np.inf)
@@ -124,8 +127,9 @@ def survivors(
         for row in (table.typical_p < 1.0).nonzero()[0]:
             _drop_untypical(scores[row], float(table.typical_p[row]), min_keep)
         n_kept = counts = _count(scores > -np.inf)
+        ranked = None
     if table.is_nucleus or (n_kept < counts).any():
-        ranked = _ranked(scores)
+        ranked = _ranked(scores) if ranked is None else ranked
         if table.is_nucleus:
             nucleus = _nucleus(ranked, n_kept, table.top_p, whole)
             nucleus = np.minimum(n_kept, np.maximum(nucleus, min_keep) if min_keep else nucleus)
@@ -167,7 +171,7 @@ def _first(scores: Scores, ranked: Scores, n_kept: Counts) -> Mask:
 
 def _nucleus(ranked: Scores, n_kept: Counts, top_p: Scores, whole: float | None) -> Counts:
     """The number of the first `n_kept` that together hold the share `top_p` of the mass."""
-    mass = np.exp(ranked)
+    mass = np.exp(ranked[:, : n_kept.max()])
     if n_kept.min() < mass.shape[1]:
         mass *= np.arange(mass.shape[1]) < n_kept[:, None]
     mass = mass.cumsum(axis=1)

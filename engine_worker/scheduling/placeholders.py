@@ -59,6 +59,12 @@ class PlaceholderSlots(StreamSlots):
             self._end_holds()
         return [self._placeholder(slot, tokens) for slot, tokens in self._held.items()]
 
+    @property
+    def are_last(self) -> bool:
+        """Whether the rows of the next step, behind those of one that is not computed yet, are too
+        many."""
+        return self._n_rows + 2 * len(self._held) > self._pays.most_rows
+
     def computed(self, row: "Placeholder") -> None:
         """A step has computed a row: its cell is to be forgotten."""
         self._n_rows += 1
@@ -134,6 +140,10 @@ class Placeholder(Struct, frozen=True):
         return 1
 
     n_rows = n_tokens
+
+    @property
+    def next_position(self) -> int | None:
+        return None if self.owner.are_last else self.position
 
     def tokens(self) -> list[int]:
         return [self.token]

@@ -33,6 +33,12 @@ class Work(Protocol):
     @property
     def n_rows(self) -> int: ...
 
+    @property
+    def next_position(self) -> int | None:
+        """The position of the one token that the next step computes of the slot, if that is known
+        and no sequence ends: a chosen one at the next position, or the same one in its place."""
+        ...
+
     def tokens(self) -> list[int]:
         """The token ids to compute."""
         ...
@@ -71,6 +77,10 @@ class Decode(Struct, frozen=True):
     @property
     def n_rows(self) -> int:
         return 1 + len(self.draft)
+
+    @property
+    def next_position(self) -> int | None:
+        return self.position + 1 if self.is_one_token else None
 
     def tokens(self) -> list[int]:
         return [*self.sequence.tokens[-self.n_known :], *self.draft]
@@ -112,6 +122,10 @@ class Chunk(Struct, frozen=True):
         if self.sequence.scores_prompt:
             return self.count
         return 1 if self.is_last or self.is_padded else 0
+
+    @property
+    def next_position(self) -> int | None:
+        return None
 
     def tokens(self) -> list[int]:
         start = self.sequence.n_computed

@@ -24,9 +24,11 @@ from engine_worker.scheduling.scheduler import Scheduler
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.scheduling.step_shape import Mixed
 from engine_worker.scheduling.turns import AllAtOnce, Turns
+from engine_worker.scheduling.whole_replays import WholeReplays
 
 
 class FixedShape(
+    WholeReplays,
     PlaceholderRows,
     OverlappedReplays,
     FixedPass,

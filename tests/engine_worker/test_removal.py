@@ -15,11 +15,13 @@ MOST_LINES = 3
 OPTIMISATIONS = {
     "scheduling/placeholders": r"PlaceholderRows|PlaceholderSlots|placeholders: Pays",
     "scheduling/overlapped_replays": r"OverlappedReplays",
+    "scheduling/whole_replays": r"WholeReplays|whole_replays_token_s: float",
     "scheduling/fixed_pass": r"FixedPass",
     "scheduling/equal_chunks": r"EqualChunks",
     "scheduling/arrivals": r"BeginTogether",
     "scheduling/newcomers": r"NewcomersFirst",
     "scheduling/adapter_turns": r"AdapterTurns",
+    "engine/step_ahead": r"StepAhead",
     "backend/llama/device_top_k": r"DeviceTopK|device_top_k: Pays",
     "backend/llama/host_top_k": r"HostTopK|host_top_k: Pays",
     "sampling/few_allowed": r"FewAllowed|few_tokens",

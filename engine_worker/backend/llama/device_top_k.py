@@ -279,14 +279,18 @@ def candidates_from_device(
         return None
     few = few_candidates(logits, k, changed, masks)
     k = np.where(k < found.ids.shape[1], k, 0)
-    k[changed.places[changed.after > changed.before] // n_vocab] = 0
+    if len(changed.places):
+        k[changed.places[changed.after > changed.before] // n_vocab] = 0
     if few is not None:
         k[few.rows] = 0
     asked = k.nonzero()[0]
     if not len(asked):
         return few
-    ids, values = found.ids[asked], found.logits[asked]
-    least = values.min(axis=1)
+    ids, values, _ = found
+    if len(asked) < len(k):
+        ids, values, k = ids[asked], values[asked], k[asked]
+    is_changed = len(changed.places) or masks is not None
+    least = values.min(axis=1) if is_changed else None
     if len(changed.places):
         places = ids + asked[:, None] * n_vocab
         values = _with(values, places.reshape(-1), changed)
@@ -294,7 +298,7 @@ def candidates_from_device(
     if masks is not None:
         masks.forbid(values, ids)
     partly = None if masks is None else masks.rows
-    certain = certain_candidates(ids, values, least, k[asked], partly)
+    certain = certain_candidates(ids, values, least, k, partly)
     if certain is not None:
         certain = certain._replace(rows=asked[certain.rows])
     return joined(certain, few)

@@ -146,8 +146,7 @@ class HostTopK:
             ids = np.sort(top.ids, axis=1).astype(np.int64)
             starts = np.arange(0, logits.size, self._n_vocab)[:, None]
             values = logits.reshape(-1).take(ids + starts, mode="clip")
-        least = values.min(axis=1)
-        return certain_candidates(ids, values, least, k)
+        return certain_candidates(ids, values, None, k)
 
     def top(self, logits: Logits, k: int) -> Top | None:
         """The `k` largest logits of each row; valid until the next call. None for memory that ggml

@@ -94,6 +94,14 @@ def test_a_copy_of_which_nothing_is_known_is_worth_nothing() -> None:
     assert least_copied(facts(n_params=0, n_threads=1, cell_bytes=0), H100) == 0
 
 
+@pytest.mark.parametrize(("n_params", "is_slow"), [(135_000_000, False), (8_000_000_000, True)])
+def test_a_token_of_a_large_model_takes_long_enough_for_whole_replays(
+    n_params: int, is_slow: bool
+) -> None:
+    model = msgspec.structs.replace(facts(n_gpu_layers=4), n_params=n_params)
+    assert (profile_of(model).prompt_token_s >= H100.whole_replays_token_s) is is_slow
+
+
 def test_the_profile_alone_reads_the_facts_about_the_device() -> None:
     readers = {
         module

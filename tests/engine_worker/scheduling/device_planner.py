@@ -16,6 +16,7 @@ def scheduler(
     *,
     shape: Shape = Shape.EQUAL,
     keeps_prefix: KeepsPrefix = lambda _slot, _n_tokens: True,
+    prompt_token_s: float = 0.0,
 ) -> Scheduler:
     profile = Profile(
         shape=shape,
@@ -25,6 +26,7 @@ def scheduler(
         cuts_prefixes=True,
         least_copied=0,
         overlaps=True,
+        prompt_token_s=prompt_token_s,
         tuning=H100,
     )
     return scheduler_for(
@@ -40,9 +42,13 @@ def fixed_pass_planner(batch_tokens: int = 1024) -> Scheduler:
     return scheduler(32, batch_tokens, shape=Shape.FIXED)
 
 
-def running(n_running: int = 10, batch_tokens: int = 1024) -> Scheduler:
+def running(
+    n_running: int = 10, batch_tokens: int = 1024, *, prompt_token_s: float = 0.0
+) -> Scheduler:
     """That many decode, in the first slots."""
-    planner = fixed_pass_planner(batch_tokens)
+    planner = scheduler(
+        max(32, 2 * n_running), batch_tokens, shape=Shape.FIXED, prompt_token_s=prompt_token_s
+    )
     for number in range(1, n_running + 1):
         planner.add(sequence(spec(number, 40)))
     while any(not seq.n_gained for seq in planner.running) or planner.waiting:

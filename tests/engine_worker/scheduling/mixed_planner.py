@@ -26,6 +26,7 @@ def profile(n_slots: int, *, consecutive: bool = False, least_copied: int = 0) -
         cuts_prefixes=True,
         least_copied=least_copied,
         overlaps=False,
+        prompt_token_s=0.0,
         tuning=H100,
     )
 

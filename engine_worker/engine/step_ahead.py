@@ -1,0 +1,135 @@
+"""The next step, begun as soon as the tokens of a step are chosen.
+
+On a device the work between the logits and the next `begin` is time in which nothing is computed.
+Where all sequences decode, the next batch is known with the chosen tokens: it has one token more of
+each, and the same placeholder rows. So it is begun first. Tokens are accepted, and the step is
+planned, while the device computes. A plan that turns out different costs the time of a step, and
+changes no token.
+"""
+
+import collections.abc
+import time
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from engine_worker.backend.port import Backend, Batch
+from engine_worker.backend.profile import Profile, Shape
+from engine_worker.engine.step_by_step import StepByStep
+from engine_worker.kv import edits
+from engine_worker.kv.edits import KvEdit, Remove
+from engine_worker.scheduling.plan import Decode, Plan
+from engine_worker.scheduling.scheduler import Scheduler
+from engine_worker.text.sequence import Sequence
+from gpufc.errors import DecodeFailed, OutOfCells, RequestError
+
+
+class _Next(Struct):
+    """The next step: its edits, and its batch, which gets its tokens when they are chosen. `again`
+    are the rows of tokens that are computed again in their places."""
+
+    batch: Batch
+    edits: list[KvEdit]
+    again: dict[int, int]
+
+
+class StepAhead(StepByStep):
+    """Belongs to the engine thread.
+
+    Invariant: between `begin` and `has_begun` no message is handled, so that no sequence ends or
+    arrives, and nothing else uses the backend's cells.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        scheduler: Scheduler,
+        profile: Profile,
+        is_quiet: Callable[[], bool],
+    ) -> None:
+        """`is_quiet` tells that neither messages nor drafts nor embeddings come before the next
+        step."""
+        self._backend = backend
+        self._scheduler = scheduler
+        self._pays = profile.shape is Shape.FIXED
+        self._is_quiet = is_quiet
+        self._next: _Next | None = None
+        self._begun: _Next | None = None
+        self._began_at = 0.0
+        self._error: DecodeFailed | None = None
+
+    @property
+    def began_at(self) -> float | None:
+        return None if self._begun is None else self._began_at
+
+    def has_begun(self, planned: collections.abc.Sequence[KvEdit], batch: Batch) -> bool:
+        begun, error = self._begun, self._error
+        if error is not None:
+            raise error
+        if begun is not None and begun.batch == batch and begun.edits == planned:
+            self._begun = None
+            return True
+        self._undo()
+        return False
+
+    def _undo(self) -> None:
+        begun, self._begun = self._begun, None
+        if begun is None:
+            return
+        self._backend.logits()  # waits for it
+        for slot, position in zip(begun.batch.sequences, begun.batch.positions, strict=True):
+            self._backend.remove(slot, position)
+
+    def foresee(self, plan: Plan, batch: Batch) -> None:
+        self._next = self._following(plan, batch) if self._pays else None
+
+    def _following(self, plan: Plan, batch: Batch) -> _Next | None:
+        """The step after the plan's, if it can be foreseen."""
+        decoding = [work for work in plan.work if isinstance(work, Decode)]
+        if len(decoding) != len(self._scheduler.running):
+            return None
+        slots = batch.sequences
+        positions = [work.next_position for work in plan.work]
+        known = [position for position in positions if position is not None]
+        if not slots or len(known) != len(slots) or len(slots) <= slots[-1] - slots[0]:
+            return None  # in the last case a gap may be closed
+        if not all([_goes_on(work.sequence) for work in decoding]):
+            return None
+        again = {row: work for row, work in enumerate(plan.work) if not isinstance(work, Decode)}
+        return _Next(
+            Batch([], known, slots, batch.outputs, adapters=batch.adapters),
+            [Remove(work.slot, work.position) for work in again.values()],
+            {row: work.tokens()[0] for row, work in again.items()},
+        )
+
+    def begin(self, chosen: collections.abc.Sequence[int | RequestError]) -> None:
+        following, self._next = self._next, None
+        if following is None or not self._is_quiet():
+            return
+        again = following.again
+        gained = [token for row, token in enumerate(chosen) if row not in again]
+        tokens = [again.get(row, token) for row, token in enumerate(chosen)]
+        if not self._backend.end_tokens.isdisjoint(gained):
+            return
+        batch = following.batch
+        batch.tokens = [token for token in tokens if isinstance(token, int)]
+        if len(batch.tokens) != len(batch.positions):
+            return  # a request is refused
+        self._began_at = time.monotonic()
+        try:
+            edits.apply(following.edits, self._backend)
+            self._backend.begin(batch)
+        except OutOfCells:
+            return  # nothing was computed: the next step makes room
+        except DecodeFailed as err:
+            self._error = err  # the tokens of this step come first
+            return
+        self._begun = following
+
+
+def _goes_on(sequence: Sequence) -> bool:
+    """Whether a sequence gains another token after the next one, unless that is an end token, and
+    needs no logits once its token is chosen."""
+    spec = sequence.spec
+    may_stop = spec.stop or spec.rules.stop or sequence.guide is not None
+    return sequence.room > 1 and not may_stop and spec.logprobs is None
