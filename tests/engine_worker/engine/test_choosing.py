@@ -20,7 +20,7 @@ from engine_worker.backend.port import Logits
 from engine_worker.constraints import llg
 from engine_worker.constraints.compiler import Compiler
 from engine_worker.constraints.step_masks import StepMasks
-from engine_worker.engine import loop
+from engine_worker.engine import choosing, loop
 from engine_worker.engine.choosing import Choosing
 from engine_worker.sampling.batch import Pick
 from engine_worker.speculation.drafter import Draft, DraftRequest
@@ -231,6 +231,25 @@ def test_masks_are_computed_of_refused_rows_only(
     run = engine(compiler)
     run.run(*many())
     assert sum(computed) == sum(refused)
+
+
+def test_a_step_without_guides_asks_no_row(
+    compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_rows: list[int] = []
+    refused = choosing._refused
+
+    def noting(given: Many[Pick], chosen: Many[Any]) -> dict[int, Pick]:
+        asked_rows.append(len(given))
+        return refused(given, chosen)
+
+    monkeypatch.setattr(choosing, "_refused", noting)
+    run = engine(compiler)
+    run.run(msgspec.structs.replace(asked(1, "regex"), constraint=None))
+    assert run.tokens(1)
+    assert not asked_rows
+    run.run(asked(2, "regex"), msgspec.structs.replace(asked(3, "regex"), constraint=None))
+    assert 2 in asked_rows
 
 
 def test_a_refused_token_is_not_read(compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:
