@@ -7,6 +7,8 @@ import importlib.util
 import os
 from pathlib import Path
 
+from gpufc.uncollected import uncollected
+
 
 def run() -> None:
     """Become a worker. Never returns."""
@@ -21,7 +23,8 @@ def run() -> None:
     # numpy's BLAS is hardly used, and its threads would begin before the worker confines itself
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
     _load_llama_first()
-    from engine_worker.worker import main
+    with uncollected():
+        from engine_worker.worker import main
 
     main(options.boot_fd)
 

@@ -19,6 +19,10 @@ settings.register_profile("fast", deadline=None, max_examples=25)
 settings.register_profile("full", deadline=None, max_examples=150)
 settings.load_profile("full")
 
+NO_AUTHORITY = Path(__file__).parent / "no_authority.pem"
+"""One certificate that signs none. A machine's hundreds of authorities would be read at each start
+of a front and for each client that a test makes."""
+
 
 def installed_model() -> Path | None:
     """The demo model's file in its package, found without importing the package."""
@@ -41,6 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.markexpr == "not slow":
         settings.load_profile("fast")
+        os.environ["SSL_CERT_FILE"] = str(NO_AUTHORITY)  # slow tests install packages
     # pytest-xdist starts its workers from this process: the variable is theirs to set
     starts_workers = not hasattr(config, "workerinput") and getattr(config.option, "tx", None)
     if config.option.optimized and not starts_workers:

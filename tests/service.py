@@ -21,11 +21,14 @@ from tests.endings import unwound
 T = TypeVar("T")
 
 COMMAND = [sys.executable, "-c", "from supervisor.cli import main; main()"]
+POLL_S = 0.02
 START_S = 180.0
 """Guards against a hang: a start takes over a minute where there is far more work than cores."""
 
 
-def wait_for(what: Callable[[], T], timeout_s: float = 60.0, why: str = "") -> T:
+def wait_for(
+    what: Callable[[], T], timeout_s: float = 60.0, why: str = "", *, poll_s: float = POLL_S
+) -> T:
     """Ask again until the answer is true, and return it. Fails with `why` after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -34,7 +37,7 @@ def wait_for(what: Callable[[], T], timeout_s: float = 60.0, why: str = "") -> T
             return answer
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s} s: {why or what}")
-        time.sleep(0.01)
+        time.sleep(poll_s)
 
 
 def lives(process: psutil.Process) -> bool:

@@ -23,6 +23,15 @@ LoadProgress = Callable[[float], None]
 """Called with 0…1 while the model loads, from the loading thread."""
 
 
+def step_tokens(usual: int, n_sequences: int, wanted: int | None) -> int:
+    """The most tokens of a step: `wanted` of them, or else a backend's `usual` number.
+
+    There is room for the next token of every slot. By default half of a usual step is left for
+    prompts: else a newcomer's prompt would be computed a few tokens a step.
+    """
+    return max(wanted or max(usual, n_sequences + usual // 2), n_sequences)
+
+
 class Batch(Struct):
     """The tokens of one decode: parallel lists, one entry for each token.
 

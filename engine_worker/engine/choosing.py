@@ -26,6 +26,7 @@ class Choosing:
         self._sampler = sampler_for(backend)
         self._masks = masks
         self._padding = padding_pick(backend.facts.n_vocab)
+        self._is_guided = False  # any row of the prepared step
 
     def foresee(self, gained: Iterable[Sequence]) -> None:
         """Begin the masks that the next step needs, after these sequences have gained tokens."""
@@ -37,14 +38,15 @@ class Choosing:
 
     def prepare(self, plan: Plan) -> Prepared:
         """The part of the choice that needs no logits."""
-        masks, padding = iter(self._masks.take()), self._padding
+        taken, padding = self._masks.take(), self._padding
+        self._is_guided, masks = bool(taken), iter(taken)
         return prepare([pick for work in plan.work for pick in picks(work, padding, masks)])
 
     def choose(self, logits: Logits, prepared: Prepared) -> list[int | RequestError]:
-        """A token for each row, as `BatchSampler.choose` gives it."""
+        """A token for each row of the step that was prepared last, as `BatchSampler.choose` gives
+        it."""
         chosen = self._sampler.choose(logits, prepared)
-        refused = _refused(prepared.picks, chosen)
-        if refused:
+        if self._is_guided and (refused := _refused(prepared.picks, chosen)):
             again = second_choice(prepared, self._masks_of(refused))
             for row, token in zip(again.rows, self._sampler.choose(logits, again), strict=True):
                 chosen[row] = token

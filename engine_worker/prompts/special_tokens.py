@@ -6,6 +6,7 @@ text that it is given may be a megabyte of them.
 
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Any
 
 from engine_worker.backend.port import SpecialToken
@@ -16,7 +17,7 @@ WINDOW_CHARS = 1 << 16
 _WHITESPACE = " \t\n\v\f\r"
 """C's `isspace`."""
 
-_MARKS = tuple(map(chr, range(0xFDD0, 0xFDF0))) + tuple(map(chr, range(0xF0000, 0xFFFFE)))
+_MARKS = (range(0xFDD0, 0xFDF0), range(0xF0000, 0xFFFFE))
 """Noncharacters, then private ones: a text that has them all is longer than any request."""
 
 
@@ -125,7 +126,7 @@ def unused_mark(value: Any) -> str:
     escapes = any("\\u" in text for text in texts)
     return next(
         mark
-        for mark in _MARKS
+        for mark in map(chr, chain(*_MARKS))
         if mark not in used
         and not (escapes and any(escaped(mark) in text.lower() for text in texts))
     )

@@ -14,6 +14,7 @@ from gpufc import logs
 from gpufc.config import Config, ServerConfig, Standby
 from gpufc.errors import ConfigError, StartError
 from gpufc.settings import Value
+from gpufc.uncollected import uncollected
 from supervisor import descriptors, front_process
 from supervisor.cli.preflight import asked_contexts
 from supervisor.cli.stop import left
@@ -82,10 +83,11 @@ async def _serve(
     descriptors.raise_limit()
     spare = _early_spare(config)  # the worker imports at the same time as the front
     front_process.start_threads()
-    from supervisor import systemd
-    from supervisor.app import Front
-    from supervisor.cli.commanded import commanded
-    from supervisor.devices.monitor import default_monitor
+    with uncollected():
+        from supervisor import systemd
+        from supervisor.app import Front
+        from supervisor.cli.commanded import commanded
+        from supervisor.devices.monitor import default_monitor
 
     folder = RuntimeDir.find(config.server.runtime_dir)
     monitor = default_monitor(str(folder.path))

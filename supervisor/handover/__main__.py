@@ -3,7 +3,10 @@
 The program is `supervisor.cli.take_over`.
 """
 
-from supervisor.cli.take_over import run
+from gpufc.uncollected import uncollected
+
+with uncollected():
+    from supervisor.cli.take_over import run
 
 if __name__ == "__main__":
     run()

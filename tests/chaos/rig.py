@@ -20,7 +20,7 @@ from tests.service import Service, limited, lives, service, wait_for
 
 POLL_S = 0.002
 READY_POLL_S = 0.02
-"""Between looks for readiness. A worker that loads needs the processor that looks would take."""
+"""Between looks for readiness. A worker that starts needs the processor that looks would take."""
 SURVIVE_S = 2.0
 PATIENCE_S = 180.0
 """With a worker that starts. It guards against a hang: on a machine with twenty times more work
@@ -81,7 +81,10 @@ class Rig:
     async def until_idle(self, timeout_s: float = PATIENCE_S) -> Figures:
         """Nothing runs or waits, and a worker is ready."""
         return await self.until(
-            lambda now: is_ready(now) and occupancy(now) == (0, 0), "idle and ready", timeout_s
+            lambda now: is_ready(now) and occupancy(now) == (0, 0),
+            "idle and ready",
+            timeout_s,
+            READY_POLL_S,
         )
 
     def once(self) -> Path:

@@ -11,27 +11,26 @@ import pytest
 
 from tests.integration.commands import command
 from tests.integration.fake_service import complete
+from tests.models.making import made
 from tests.service import Service, service, wait_for
-
-pytestmark = pytest.mark.model
 
 
 @pytest.fixture
-def folder(tmp_path: Path, model_path: Path) -> Path:
+def folder(tmp_path: Path) -> Path:
     """`models/link.gguf` leads to `models/one.gguf`; `outside.gguf` is as good a model."""
     models = tmp_path / "models"
     models.mkdir()
-    shutil.copy(model_path, models / "one.gguf")
-    shutil.copy(model_path, tmp_path / "outside.gguf")
+    for path in (models / "one.gguf", tmp_path / "outside.gguf"):
+        shutil.copy(made("llama"), path)
     (models / "link.gguf").symlink_to(models / "one.gguf")
     return tmp_path
 
 
 @pytest.fixture
-def running(folder: Path, model_path: Path) -> Iterator[Service]:
+def running(folder: Path) -> Iterator[Service]:
     folders = {"GPUFC_MODEL_DIRS": str(folder / "models")}
     environ = folders | {"GPUFC_STANDBY": "none", "GPUFC_N_THREADS": "1"}
-    arguments = ("--model-path", str(model_path), "--n-ctx", "256")
+    arguments = ("--model-path", str(made("llama")), "--n-ctx", "256")
     with service(folder / "run", *arguments, environ=environ) as started:
         yield started
 

@@ -21,7 +21,7 @@ import pytest
 from supervisor.descriptors import for_connections
 from tests.integration.commands import fake_model
 from tests.integration.fake_service import FAKE, complete, fake_text, joined, stream
-from tests.service import limited, service, wait_for
+from tests.service import POLL_S, limited, service, wait_for
 
 SLOW = FAKE | {"GPUFC_FAKE_SCRIPT": "step_ms=10", "GPUFC_STANDBY": "none"}
 N_TOKENS = 150
@@ -40,6 +40,7 @@ async def until(
                 row: dict[str, Any] = (await response.json())["workers"][0]
             if holds(row):
                 return row
+            await asyncio.sleep(POLL_S)
 
 
 @contextlib.contextmanager

@@ -18,9 +18,10 @@ pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs o
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "certificate"
 N_STREAMS = 50
-N_TOKENS = 2500
+N_TOKENS = 600
+"""They outlast the front's next look at its certificate."""
 WIDE = FAKE | {
-    "GPUFC_FAKE_SCRIPT": "step_ms=5",
+    "GPUFC_FAKE_SCRIPT": "step_ms=20",
     "GPUFC_MAX_CONCURRENT_REQUESTS": str(N_STREAMS),
     "GPUFC_N_CTX": "4096",
     "GPUFC_STANDBY": "none",
@@ -114,7 +115,9 @@ async def test_a_renewal_under_fifty_streams_drops_none(running: Service, folder
             wait_for, lambda: running.status()["requests"]["running"] == N_STREAMS
         )
         certificate(folder)
-        await asyncio.to_thread(wait_for, is_renewed, why="new connections see the new one")
+        await asyncio.to_thread(
+            wait_for, is_renewed, why="new connections see the new one", poll_s=0.2
+        )
         assert not any(one.done() for one in streams)
         texts = [joined(events) for events in await asyncio.gather(*streams)]
     assert texts == [fake_text(f"stream {n}", N_TOKENS) for n in range(N_STREAMS)]

@@ -30,7 +30,14 @@ from engine_worker.backend.fake.vocabulary import (
     expected_text,
     expected_tokens,
 )
-from engine_worker.backend.port import SPARE_OUTPUTS, Batch, LoadProgress, Logits, SpecialTokens
+from engine_worker.backend.port import (
+    SPARE_OUTPUTS,
+    Batch,
+    LoadProgress,
+    Logits,
+    SpecialTokens,
+    step_tokens,
+)
 from gpufc.adapters import adapter_files
 from gpufc.config import KvUnified, ModelConfig
 from gpufc.errors import DecodeFailed, LinkError, OutOfCells
@@ -90,8 +97,7 @@ class FakeBackend:
         self._leaked: list[bytes] = []
         cells = config.kv_cells or config.n_ctx * n_sequences
         self._room = cells if _is_unified(config) else cells // n_sequences
-        n_batch = max(BATCH_TOKENS, n_sequences + BATCH_TOKENS // 2)
-        self._n_batch = max(config.batch_tokens or n_batch, n_sequences)
+        self._n_batch = step_tokens(BATCH_TOKENS, n_sequences, config.batch_tokens)
         self._slots: list[list[_Cell]] = [[] for _ in range(n_sequences)]
         self._lost = [0] * n_sequences  # by slot, positions whose cells other slots have taken
         self._n_used = 0

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from engine_worker import host
 from engine_worker.backend.llama.bindings import Bindings, Parameters, constant, library_of
 from engine_worker.backend.llama.devices import device_handles
-from engine_worker.backend.port import SPARE_OUTPUTS
+from engine_worker.backend.port import SPARE_OUTPUTS, step_tokens
 from engine_worker.placement.cells import Layout
 from gpufc.config import FlashAttention, KvType, ModelConfig, SplitMode
 from gpufc.facts import EngineDevice, Pooling
@@ -64,16 +64,14 @@ threads a prompt of 1,500 tokens takes 0.91 of the time in steps of 512 tokens."
 
 
 def step_sizes(config: ModelConfig, n_sequences: int, *, on_gpu: bool, model_bytes: int) -> Sizes:
-    """Sizes with room for the next token of every slot, and by default for half of a usual step of
-    prompts beside them: else a newcomer's prompt would be computed a few tokens a step.
+    """Sizes with the room that `step_tokens` leaves.
 
     Few threads compute a larger step no faster; it only makes running streams wait longer.
     """
     usual = cpu_sizes(config.n_threads_batch or config.n_threads or host.usable_cores())
     if on_gpu:
         usual = SMALL_ON_GPU_SIZES if model_bytes <= SMALL_MODEL_BYTES else GPU_SIZES
-    default = max(usual.step, n_sequences + usual.step // 2)
-    step = max(config.batch_tokens or default, n_sequences)
+    step = step_tokens(usual.step, n_sequences, config.batch_tokens)
     return Sizes(step, min(step, max(usual.one_pass, GPU_SIZES.one_pass)))
 
 

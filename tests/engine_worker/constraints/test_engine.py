@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -11,9 +12,8 @@ from engine_worker.constraints.compiler import Compiler
 from engine_worker.speculation.prompt_lookup import PromptLookup
 from gpufc.config import BackendKind, ModelConfig, Replay
 from gpufc.constraint import Constraint, ConstraintKind
-from gpufc.ids import Epoch, RequestId, RequestNo
 from gpufc.protocol import FinishReason, Generate, LogprobsWanted, Refused
-from gpufc.sampling import SamplingParams
+from tests.engine_worker.constraints.guided_requests import guided
 from tests.engine_worker.constraints.matchers import allows, schema
 from tests.engine_worker.engine.engine_runs import EngineRun
 
@@ -39,17 +39,14 @@ def compiler() -> Iterator[Compiler]:
     made.close()
 
 
-def asked(request: int = 1, tokens: tuple[int, ...] = (), **fields: object) -> Generate:
-    return Generate(
-        Epoch(1),
-        RequestNo(request),
-        RequestId(f"r{request}"),
-        choice=0,
-        prompt_tokens=tuple(tokenize(f"person {request}", add_special=True)),
-        sampling=SamplingParams(seed=request),
-        tokens=tokens,
-        **{"constraint": PERSON, **fields},  # type: ignore[arg-type]
-    )
+def asked(
+    request: int = 1,
+    tokens: tuple[int, ...] = (),
+    *,
+    constraint: Constraint = PERSON,
+    **fields: Any,
+) -> Generate:
+    return guided(request, constraint, prompt=f"person {request}", tokens=tokens, **fields)
 
 
 def engine(compiler: Compiler, n: int = 4, *, drafts: bool = False) -> EngineRun:

@@ -8,7 +8,7 @@ import pytest
 
 from engine_worker.backend.fake import backend as fake
 from engine_worker.backend.fake.backend import FakeBackend
-from engine_worker.backend.fake.vocabulary import GENERATED, N_VOCAB, State, tokenize
+from engine_worker.backend.fake.vocabulary import GENERATED, N_VOCAB, State
 from engine_worker.backend.port import Logits
 from engine_worker.constraints import llg
 from engine_worker.constraints.compiler import Compiler
@@ -16,9 +16,8 @@ from engine_worker.constraints.guide import Guide
 from engine_worker.constraints.llg import MAX_NEW_BYTES, MaskThreads
 from gpufc.config import BackendKind, ModelConfig
 from gpufc.constraint import Constraint, ConstraintKind
-from gpufc.ids import Epoch, RequestId, RequestNo
 from gpufc.protocol import Generate, Refused
-from gpufc.sampling import SamplingParams
+from tests.engine_worker.constraints.guided_requests import guided
 from tests.engine_worker.constraints.matchers import TOKENIZER, matcher, schema
 from tests.engine_worker.engine.engine_runs import EngineRun
 
@@ -48,16 +47,7 @@ def babble(state: State, *, is_nan: bool) -> Logits:
 
 
 def asked(number: int) -> Generate:
-    return Generate(
-        Epoch(1),
-        RequestNo(number),
-        RequestId(f"r{number}"),
-        choice=0,
-        prompt_tokens=tuple(tokenize(f"letters {number}", add_special=True)),
-        sampling=SamplingParams(seed=number),
-        max_tokens=900,
-        constraint=LONG,
-    )
+    return guided(number, LONG, prompt=f"letters {number}", max_tokens=900)
 
 
 @pytest.mark.parametrize("n_streams", [2, 5])

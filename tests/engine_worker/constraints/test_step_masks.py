@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from engine_worker.backend.candidates import MaskWords
 from engine_worker.backend.fake.backend import FakeBackend
-from engine_worker.backend.fake.vocabulary import tokenize
 from engine_worker.backend.port import Batch, Logits
 from engine_worker.constraints import compiler as compilers
 from engine_worker.constraints import llg, step_masks
@@ -21,9 +20,8 @@ from engine_worker.constraints.guide import Guide
 from engine_worker.constraints.step_masks import StepMasks, Wanted, mask_threads
 from gpufc.config import BackendKind, ModelConfig
 from gpufc.constraint import Constraint, ConstraintKind
-from gpufc.ids import Epoch, RequestId, RequestNo
 from gpufc.protocol import Generate, TokenRules
-from gpufc.sampling import SamplingParams
+from tests.engine_worker.constraints.guided_requests import guided
 from tests.engine_worker.constraints.matchers import TOKENIZER, matcher, schema
 from tests.engine_worker.engine.engine_runs import EngineRun
 from tests.fakes.facts import model_facts
@@ -350,14 +348,4 @@ def test_needed_masks_are_computed_after_the_step_has_begun_and_before_its_logit
 
 
 def asked(number: int, **fields: Any) -> Generate:
-    return Generate(
-        Epoch(1),
-        RequestNo(number),
-        RequestId(f"r{number}"),
-        choice=0,
-        prompt_tokens=tuple(tokenize("person", add_special=True)),
-        sampling=SamplingParams(seed=number),
-        max_tokens=5,
-        constraint=WORDS,
-        **fields,
-    )
+    return guided(number, WORDS, prompt="person", max_tokens=5, **fields)

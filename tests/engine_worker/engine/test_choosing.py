@@ -15,21 +15,22 @@ import pytest
 
 from engine_worker.backend.fake import backend as fake
 from engine_worker.backend.fake.backend import FakeBackend
-from engine_worker.backend.fake.vocabulary import ENDS, GENERATED, N_VOCAB, State, tokenize
+from engine_worker.backend.fake.vocabulary import ENDS, GENERATED, N_VOCAB, State
 from engine_worker.backend.port import Logits
 from engine_worker.constraints import llg
 from engine_worker.constraints.compiler import Compiler
 from engine_worker.constraints.step_masks import StepMasks
-from engine_worker.engine import loop
+from engine_worker.engine import choosing, loop
 from engine_worker.engine.choosing import Choosing
 from engine_worker.sampling.batch import Pick
 from engine_worker.speculation.drafter import Draft, DraftRequest
 from engine_worker.text.sequence import Sequence
 from gpufc.config import BackendKind, ModelConfig, Replay
 from gpufc.constraint import Constraint, ConstraintKind
-from gpufc.ids import Epoch, RequestId, RequestNo
+from gpufc.ids import RequestNo
 from gpufc.protocol import FinishReason, Generate, LogprobsWanted
 from gpufc.sampling import SamplingParams
+from tests.engine_worker.constraints.guided_requests import guided
 from tests.engine_worker.constraints.matchers import allows, schema
 from tests.engine_worker.engine.engine_runs import EngineRun
 from tests.engine_worker.speculation.scripted_drafter import ScriptedDrafter
@@ -86,17 +87,14 @@ def engine(compiler: Compiler, *, on_a_device: bool = False, **options: Any) -> 
 
 
 def asked(number: int, kind: str, tokens: tuple[int, ...] = (), **fields: Any) -> Generate:
-    sampling = fields.pop("sampling", {})
-    return Generate(
-        Epoch(1),
-        RequestNo(number),
-        RequestId(f"r{number}"),
-        choice=0,
-        prompt_tokens=tuple(tokenize(f"answer {number}", add_special=True)),
-        sampling=SamplingParams(**{"seed": number, "top_k": 0, "top_p": 1.0, **sampling}),
+    sampling = {"seed": number, "top_k": 0, "top_p": 1.0, **fields.pop("sampling", {})}
+    return guided(
+        number,
+        CONSTRAINTS[kind],
+        prompt=f"answer {number}",
+        sampling=SamplingParams(**sampling),
         tokens=tokens,
         max_tokens=120,
-        constraint=CONSTRAINTS[kind],
         **fields,
     )
 
@@ -233,6 +231,25 @@ def test_masks_are_computed_of_refused_rows_only(
     run = engine(compiler)
     run.run(*many())
     assert sum(computed) == sum(refused)
+
+
+def test_a_step_without_guides_asks_no_row(
+    compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked_rows: list[int] = []
+    refused = choosing._refused
+
+    def noting(given: Many[Pick], chosen: Many[Any]) -> dict[int, Pick]:
+        asked_rows.append(len(given))
+        return refused(given, chosen)
+
+    monkeypatch.setattr(choosing, "_refused", noting)
+    run = engine(compiler)
+    run.run(msgspec.structs.replace(asked(1, "regex"), constraint=None))
+    assert run.tokens(1)
+    assert not asked_rows
+    run.run(asked(2, "regex"), msgspec.structs.replace(asked(3, "regex"), constraint=None))
+    assert 2 in asked_rows
 
 
 def test_a_refused_token_is_not_read(compiler: Compiler, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,14 +32,17 @@ def plain_choice(
     with np.errstate(over="ignore"):
         row = _penalized(params, _biased(params, logits, end_tokens), history)
     if mask is not None:
-        row[[not int(mask[token // 32]) >> token % 32 & 1 for token in range(len(row))]] = -np.inf
+        bits = np.unpackbits(np.ascontiguousarray(mask).view(np.uint8), bitorder="little")
+        row[bits[: len(row)] == 0] = -np.inf
     if row.max() == -np.inf:
         return None
     if params.temperature == 0.0:
         return int(row.argmax())
     # (score, id), the best first and of equals the lowest id
-    scores = row.astype(np.float64) - float(row.max())
-    ranked = sorted((-float(scores[i]), i) for i in np.flatnonzero(row > -np.inf).tolist())
+    negated = float(row.max()) - row.astype(np.float64)
+    ids = np.flatnonzero(row > -np.inf)
+    ids = ids[negated[ids].argsort(kind="stable")]
+    ranked = list(zip(negated[ids].tolist(), ids.tolist(), strict=True))
     ranked = _top_k(params, _top_n_sigma(params, ranked, row))
     kept = _min_p(params, _top_p(params, _typical_p(params, ranked), row))
     kept.sort(key=lambda entry: entry[1])

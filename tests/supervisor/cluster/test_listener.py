@@ -1,31 +1,24 @@
-"""What the front's listener lets in, and when it takes a host for lost. Peers are plain sockets."""
+"""What the front's listener lets in. Peers are plain sockets."""
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
-import zmq
-from zmq.utils import z85
 
 from gpufc.ids import Epoch
 from supervisor.cluster import keys, wire
-from supervisor.cluster.book import HostBook
-from supervisor.cluster.keys import KeyPair
-from supervisor.cluster.listener import LEAST_PAUSE_S, HostListener, Limits
+from supervisor.cluster.listener import Limits
 from supervisor.cluster.messages import (
     HOST_PROTOCOL,
     MAX_HELLO_BYTES,
-    HostMessage,
     Lease,
     Leaving,
     Refused,
-    ToHost,
     Welcome,
 )
-from tests.supervisor.cluster.hosts import Recorder, hello
+from tests.supervisor.cluster.hosts import hello
+from tests.supervisor.cluster.listener_bench import Bench
 
 
 def has_ipv6() -> bool:
@@ -34,108 +27,6 @@ def has_ipv6() -> bool:
     except OSError:
         return False
     return True
-
-
-class Peer:
-    """A socket that dials the listener with some keys."""
-
-    def __init__(self, bench: "Bench", own: KeyPair, front_key: str) -> None:
-        self.socket = bench.context.socket(zmq.DEALER)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.setsockopt(zmq.RECONNECT_IVL, -1)
-        for option, key in (
-            (zmq.CURVE_PUBLICKEY, own.public),
-            (zmq.CURVE_SECRETKEY, own.secret),
-            (zmq.CURVE_SERVERKEY, front_key),
-        ):
-            self.socket.setsockopt(option, z85.encode(bytes.fromhex(key)))
-        self.monitor = self.socket.get_monitor_socket(
-            zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
-        )
-        self.socket.setsockopt(zmq.IPV6, 1)
-        self.socket.connect(bench.listener.endpoint)
-
-    def say(self, message: HostMessage) -> None:
-        self.socket.send(wire.control(message))
-
-    async def hears(self) -> ToHost:
-        """The next control message but `Lease`."""
-        async with asyncio.timeout(60):
-            while True:
-                while not self.socket.poll(0):  # noqa: ASYNC110
-                    await asyncio.sleep(0.002)
-                message = wire.decode_to_host(wire.split(self.socket.recv())[1])
-                if not isinstance(message, Lease):
-                    return message
-
-    async def is_cut(self) -> None:
-        """Wait until the connection has ended."""
-        async with asyncio.timeout(60):
-            while True:
-                while not self.monitor.poll(0):  # noqa: ASYNC110
-                    await asyncio.sleep(0.002)
-                event = int.from_bytes(self.monitor.recv_multipart()[0][:2], "little")
-                if event == zmq.EVENT_DISCONNECTED:
-                    return
-
-    def close(self, linger_ms: int = 0) -> None:
-        if self.socket.closed:
-            return
-        self.socket.disable_monitor()
-        self.monitor.close(linger=0)
-        self.socket.close(linger=linger_ms)
-
-
-class Bench:
-    """A listener and its peers."""
-
-    def __init__(self, folder: Path) -> None:
-        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self.hosts = Recorder()
-        self.book = HostBook(folder / "hosts.json")
-        self.peers: list[Peer] = []
-        self.endpoint = "tcp://127.0.0.1:0"
-        self.now = 0.0
-        self.open(Limits())
-
-    def open(self, limits: Limits) -> None:
-        self.listener = HostListener(
-            self.book, self.hosts, self.endpoint, limits, clock=lambda: self.now
-        )
-
-    def reopen(self, limits: Limits) -> None:
-        self.listener.close()
-        self.open(limits)
-
-    def peer(self, own: KeyPair, front_key: str | None = None) -> Peer:
-        self.peers.append(Peer(self, own, front_key or self.book.front.public))
-        return self.peers[-1]
-
-    async def joined(self, **changes: str) -> tuple[Peer, KeyPair]:
-        own, n_before = keys.new_pair(), len(self.hosts.channels)
-        peer = self.peer(self.book.invite())
-        peer.say(hello(own.public, **changes))
-        await self.hosts.until(lambda: len(self.hosts.channels) > n_before)
-        assert isinstance(await peer.hears(), Welcome)
-        return peer, own
-
-    async def until(self, holds: Callable[[], object]) -> None:
-        async with asyncio.timeout(60):
-            while not holds():  # noqa: ASYNC110 - counters wake no task
-                await asyncio.sleep(0.002)
-
-    def close(self) -> None:
-        self.listener.close()
-        for peer in self.peers:
-            peer.close()
-        self.context.term()
-
-
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    bench = Bench(tmp_path)
-    yield bench
-    bench.close()
 
 
 async def test_an_invited_host_joins_and_is_heard(bench: Bench) -> None:
@@ -195,78 +86,6 @@ async def test_a_late_message_of_a_lost_host_cuts_no_other_host(bench: Bench) ->
     peer.say(Leaving("still here", 1.0))
     await bench.hosts.until(lambda: bench.hosts.messages or bench.hosts.losses)
     assert bench.hosts.losses == []
-
-
-async def test_a_silent_host_is_lost(bench: Bench) -> None:
-    bench.reopen(Limits(silence_s=0.04, late_s=1e9))
-    await bench.joined()
-    bench.now += 1.0
-    await bench.hosts.until(lambda: bench.hosts.losses)
-    assert "silent for 1.0 s" in bench.hosts.losses[0]
-
-
-class Timer:
-    """Stands in for the loop's timers: the last one that was set."""
-
-    def __init__(self) -> None:
-        self.pause_s = 0.0
-
-    def call_later(self, pause_s: float, _call: Callable[[], None]) -> "Timer":
-        self.pause_s = pause_s
-        return self
-
-    def cancel(self) -> None: ...
-
-
-async def test_a_silent_host_is_lost_when_its_time_is_over_and_not_a_look_later(
-    bench: Bench,
-) -> None:
-    bench.reopen(Limits(lease_s=4.0, silence_s=5.1, late_s=1e9))
-    listener, timer = bench.listener, Timer()
-    listener._timer.cancel()
-    await bench.joined()
-    listener._loop = timer  # type: ignore[assignment]
-    while not bench.hosts.losses:
-        listener._look()
-        bench.now += timer.pause_s
-    lost_at = bench.now - timer.pause_s
-    assert lost_at == pytest.approx(5.1, abs=1.5 * LEAST_PAUSE_S)
-
-
-@pytest.mark.parametrize(
-    ("silent_s", "pause_s"), [(0.0, 1.0), (3.9, 1.0), (4.7, 0.3), (5.0, LEAST_PAUSE_S)]
-)
-def test_the_next_look_is_when_a_silent_host_is_lost(silent_s: float, pause_s: float) -> None:
-    assert Limits(silence_s=5.0).pause_s(silent_s) == pytest.approx(pause_s)
-
-
-async def test_time_in_which_the_front_did_not_look_is_no_silence(bench: Bench) -> None:
-    bench.reopen(Limits(silence_s=0.04, late_s=0.5))
-    peer, _ = await bench.joined()
-    bench.now += 100.0
-    leases = 0
-    while leases < 3:
-        await bench.until(lambda: peer.socket.poll(0))
-        leases += isinstance(wire.decode_to_host(wire.split(peer.socket.recv())[1]), Lease)
-    assert bench.hosts.losses == []
-
-
-async def test_a_host_that_was_heard_before_a_late_look_may_not_be_silent_longer(
-    bench: Bench,
-) -> None:
-    bench.reopen(Limits(silence_s=0.04, late_s=0.5))
-    await bench.joined()
-    looked = asyncio.Event()
-
-    def clock() -> float:
-        looked.set()
-        return 100.0
-
-    bench.listener.clock = clock
-    bench.hosts.channel.heard_at = 100.0  # its messages were read before the look
-    async with asyncio.timeout(60):
-        await looked.wait()
-    assert bench.hosts.channel.heard_at == 100.0
 
 
 @pytest.mark.parametrize("fault", ["stranger", "wrong front", "used", "forgotten"])

@@ -1,0 +1,20 @@
+"""Imports without garbage collection."""
+
+import contextlib
+import gc
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Import modules without collections in between, and leave their objects out of later ones.
+
+    Collections would walk the same modules, classes and functions again and again, and find hardly
+    any garbage among them: a tenth of a start's time.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
