@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 HIGH_WATER_MARK = 10_000
 """Messages that the socket holds in each direction; further ones wait in `_outbox`."""
 
+SENT_POLL_S = 0.005
+"""How often `wait_sent` looks."""
+
 
 class Channel:
     """Sends messages in the given order, and a heartbeat every `HEARTBEAT_S`.
@@ -72,6 +75,13 @@ class Channel:
         """Queue a message that is encoded already."""
         self._outbox.append(data)
         os.eventfd_write(self._wakeup, 1)
+
+    def wait_sent(self, timeout_s: float) -> None:
+        """Wait until the socket has taken everything that was queued, at most for `timeout_s`. Not
+        for the channel's own thread."""
+        deadline = time.monotonic() + timeout_s
+        while self._outbox and time.monotonic() < deadline:
+            time.sleep(SENT_POLL_S)
 
     def run(self) -> None:
         """Serve the socket until the process ends.

@@ -22,7 +22,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Never
 
 import msgspec
@@ -86,6 +86,12 @@ FAREWELL_S = 5.0
 
 OOM_SCORE = 500
 """A worker can be replaced, the front cannot, however much of the memory is the front's."""
+
+TOLD_S = 1.0
+"""How long a call that holds the interpreter's lock waits until the front has been told of it."""
+
+BREATH_S = 0.05
+"""Time for the other threads after such a call, before the next one."""
 
 SWITCH_INTERVAL_S = 0.0005
 """A busy thread delays the engine by this. Python's default of 5 ms is as long as a GPU step."""
@@ -200,6 +206,7 @@ class Worker:
         self._epoch = boot.epoch
         self._ready: Ready | None = None
         self._ceiling = DeviceCeiling(boot.device_limit_bytes)
+        self._holds_lock = False
         self.adoption = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         """Readable when the main thread is to outlive the parent."""
         self.adopted = threading.Event()
@@ -264,11 +271,13 @@ class Worker:
         backend, drafter = loading.load(
             model, self._boot.n_sequences, self._load, self._report_load
         )
-        compiler = Compiler(backend)
+        compiler = Compiler(backend, self._hold_lock)
         self._prompts = prompts = PromptService(
             backend, model, self._channel.send, compiler.compile, self._embed
         )
         prompts.try_template(self._template_child)
+        if backend.facts.generates and not self._boot.is_awaited:
+            compiler.read_vocabulary()
         return backend, drafter, compiler, prompts
 
     def _load(self, config: ModelConfig, n_sequences: int, on_progress: LoadProgress) -> Backend:
@@ -285,6 +294,19 @@ class Worker:
 
     def _report_load(self, fraction: float) -> None:
         self._channel.send(Loading(self._boot.epoch, fraction))
+
+    @contextlib.contextmanager
+    def _hold_lock(self) -> Iterator[None]:
+        """The surroundings of a call that holds the interpreter's lock for long. The front is told
+        before, because the channel's thread is silent meanwhile."""
+        self._holds_lock = True
+        self._channel.send(self._heartbeat())
+        self._channel.wait_sent(TOLD_S)
+        try:
+            yield
+        finally:
+            self._holds_lock = False
+            time.sleep(BREATH_S)
 
     def _say_farewell(self, message: FromWorker) -> None:
         self._channel.send(message)
@@ -345,6 +367,7 @@ class Worker:
             self._loading if self._engine is None else self._engine.progress,
             time.monotonic(),
             PrepareStatus() if self._prompts is None else self._prompts.status(),
+            self._holds_lock,
         )
 
 

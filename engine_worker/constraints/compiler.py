@@ -3,6 +3,7 @@
 import threading
 import time
 from collections import OrderedDict
+from contextlib import nullcontext
 from weakref import WeakSet
 
 import msgspec
@@ -85,8 +86,9 @@ class Compiler:
     sequences would meet as well.
     """
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, hold_lock: llg.HoldLock = nullcontext) -> None:
+        """`hold_lock` surrounds calls that hold the interpreter's lock for long."""
+        self._backend, self._hold_lock = backend, hold_lock
         self._n_threads = mask_threads(backend)
         self._n_lanes = LANES_BESIDE if profile_of(backend.facts).overlaps else self._n_threads
         self._trial = Trial()
@@ -95,9 +97,17 @@ class Compiler:
         self._lock = threading.Lock()
         self._kept: OrderedDict[Key, _Kept] = OrderedDict()
 
+    @property
+    def has_vocabulary(self) -> bool:
+        return self._tokenizer is not None
+
+    def read_vocabulary(self) -> None:
+        """Read the vocabulary, which running streams would wait for."""
+        self._vocabulary()
+
     def warm_up(self) -> None:
         """Read the vocabulary and start the trial process, before the first constraint comes."""
-        self._vocabulary()
+        self.read_vocabulary()
         self._trial.start()
 
     def is_compiled(self, constraint: Constraint) -> bool:
@@ -184,7 +194,8 @@ class Compiler:
     def _vocabulary(self) -> llg.Tokenizer:
         with self._building:
             if self._tokenizer is None:
-                self._tokenizer = llg.Tokenizer(self._backend, self._backend.facts.n_vocab)
+                n_vocab = self._backend.facts.n_vocab
+                self._tokenizer = llg.Tokenizer(self._backend, n_vocab, self._hold_lock)
             return self._tokenizer
 
 

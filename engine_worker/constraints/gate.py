@@ -18,8 +18,9 @@ from gpufc.protocol import Finished, FinishReason, FromWorker, Generate, Refused
 logger = logging.getLogger(__name__)
 
 WARM_UP_S = 5.0
-"""How often a worker without a constraint to compile looks whether it is idle, and then reads the
-vocabulary. That holds the interpreter's lock, so that running streams would wait for it."""
+"""How often a worker without a vocabulary and a constraint to compile looks whether it is idle, and
+then reads the vocabulary. That holds the interpreter's lock, so that running streams would wait for
+it. A worker that no request waits for has read it before it is ready."""
 
 
 class Preparation(Protocol):
@@ -54,10 +55,8 @@ class Gate:
     def run(self) -> None:
         """Compile for ever. Reads the vocabulary for the first constraint, or ahead of it as soon
         as the engine is idle."""
-        with self._changed:
-            while not self._changed.wait_for(lambda: bool(self._held), WARM_UP_S):
-                if self._is_idle():
-                    break
+        if not self._compiler.has_vocabulary:
+            self._await_need()
         try:
             self._compiler.warm_up()
         except RequestError as err:
@@ -76,6 +75,13 @@ class Gate:
                     self._pass_on(spec)
                 else:
                     self._send(refusal)
+
+    def _await_need(self) -> None:
+        """Wait for a held sequence, or until the engine is idle."""
+        with self._changed:
+            while not self._changed.wait_for(lambda: bool(self._held), WARM_UP_S):
+                if self._is_idle():
+                    return
 
     def admit(self, spec: Generate) -> None:
         """Pass a sequence on, now or once it is ready."""

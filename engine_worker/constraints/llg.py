@@ -3,6 +3,7 @@
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from threading import Event
 from typing import Any, Protocol
 
@@ -48,19 +49,32 @@ class Vocabulary(Protocol):
     def written(self, text: str) -> list[int]: ...
 
 
+HoldLock = Callable[[], AbstractContextManager[None]]
+"""The surroundings of a call that holds the interpreter's lock for long."""
+
+
 class Tokenizer:
     """A model's vocabulary as llguidance reads it. Immutable. Making one reads every token.
+
+    llguidance holds the interpreter's lock while it builds its two parts, the trie of all tokens
+    and the tries of its slices. Each is built within `hold_lock`.
 
     `without_digits` is the mask of the tokens that begin with no digit.
     """
 
-    def __init__(self, vocabulary: Vocabulary, n_vocab: int) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, n_vocab: int, hold_lock: HoldLock = nullcontext
+    ) -> None:
         read = _Wrapped(vocabulary, n_vocab)
-        self.inner = llguidance.LLTokenizer(
-            llguidance.TokenizerWrapper(read),
-            n_vocab=n_vocab,
-            eos_token=sorted(vocabulary.end_tokens),
-        )
+        with hold_lock():
+            unsliced = llguidance.LLTokenizer(
+                llguidance.TokenizerWrapper(read),
+                n_vocab=n_vocab,
+                eos_token=sorted(vocabulary.end_tokens),
+                slices=[],
+            )
+        with hold_lock():
+            self.inner = unsliced.with_slices(unsliced.general_slices())
         self.n_words = -(-n_vocab // 32)
         self.pieces = read.tokens
         bits = np.zeros(self.n_words * 32, bool)

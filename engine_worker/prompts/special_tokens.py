@@ -6,6 +6,7 @@ text that it is given may be a megabyte of them.
 
 import re
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -26,6 +27,9 @@ class SpecialTokenFinder:
 
     llama.cpp looks for the longest token in the whole text first, then for the next one in what is
     left. Where no two tokens can overlap this is the same as the leftmost, longest match.
+
+    Each pattern is made when it is first needed: a vocabulary has thousands of special tokens, and
+    a stop string needs one pattern only. A race makes a pattern twice.
     """
 
     def __init__(self, tokens: Iterable[SpecialToken]) -> None:
@@ -34,13 +38,26 @@ class SpecialTokenFinder:
             self._tokens.setdefault(token.text, token)
         self._longest = max(map(len, self._tokens), default=1)
         self._can_overlap = _can_overlap(self._tokens)
-        control = [text for text, token in self._tokens.items() if token.is_control]
-        others = [text for text, token in self._tokens.items() if not token.is_control]
-        self._all, self._control = _pattern(self._tokens), _pattern(control)
-        self._user_defined = _pattern(others)
-        self._control_beginnings = frozenset(
-            text[:end] for text in control for end in range(1, len(text))
-        )
+
+    @cached_property
+    def _all(self) -> re.Pattern[str] | None:
+        return _pattern(self._tokens)
+
+    @cached_property
+    def _control(self) -> re.Pattern[str] | None:
+        return _pattern(self._control_texts)
+
+    @cached_property
+    def _user_defined(self) -> re.Pattern[str] | None:
+        return _pattern(text for text, token in self._tokens.items() if not token.is_control)
+
+    @cached_property
+    def _control_beginnings(self) -> frozenset[str]:
+        return frozenset(text[:end] for text in self._control_texts for end in range(1, len(text)))
+
+    @property
+    def _control_texts(self) -> list[str]:
+        return [text for text, token in self._tokens.items() if token.is_control]
 
     def split(self, text: str, *, control: bool) -> Iterator[str | int]:
         """The text's special tokens as ids, and the texts between them, in order.
@@ -181,12 +198,26 @@ def _can_overlap(texts: Iterable[str]) -> bool:
 
     Repetitions of one character do not count: the longest are found first either way.
     """
-    several = [text for text in texts if len(set(text)) > 1]
-    beginnings = {text[:end] for text in texts for end in range(1, len(text))}
-    if any(text[start:] in beginnings for text in several for start in range(1, len(text))):
+    texts = list(texts)
+    # few of thousands of texts have a character further on that a text begins with
+    firsts = {text[0] for text in texts}
+    ending = [text for text in texts if not firsts.isdisjoint(text[1:])]
+    inner = set[str]().union(*(text[1:] for text in ending))
+    beginning = [text for text in texts if text[0] in inner]
+    beginnings = {text[:end] for text in beginning for end in range(1, len(text))}
+    if any(rest in beginnings for text in ending if _is_mixed(text) for rest in _rests(text)):
         return True
-    mixed = {text[:end] for text in several for end in range(1, len(text))}
-    return any(text[start:] in mixed for text in texts for start in range(1, len(text)))
+    mixed = {text[:end] for text in filter(_is_mixed, beginning) for end in range(1, len(text))}
+    return any(rest in mixed for text in ending for rest in _rests(text))
+
+
+def _is_mixed(text: str) -> bool:
+    """Whether a text has several characters, not one again and again."""
+    return len(set(text)) > 1
+
+
+def _rests(text: str) -> Iterator[str]:
+    return (text[start:] for start in range(1, len(text)))
 
 
 def _pattern(texts: Iterable[str]) -> re.Pattern[str] | None:

@@ -28,6 +28,8 @@ class Boot(Struct, frozen=True):
     device_limit_bytes: int | None = None
     """The memory of each GPU that the worker may take, with its draft model; None for what is
     free."""
+    is_awaited: bool = False
+    """Requests wait for the worker: a part of its load that not all of them need comes later."""
 
     def __repr__(self) -> str:
         """Without the token, for logs and tracebacks."""

@@ -231,11 +231,13 @@ class Heartbeat(Message, frozen=True):
     """Sent every `HEARTBEAT_S` by the IO thread, with the latest record of the other threads.
 
     `clock` is the monotonic clock of the worker's machine when the heartbeat was made. A front on
-    another machine has another clock, so it asks for ages only."""
+    another machine has another clock, so it asks for ages only. With `holds_lock` a call begins
+    that lets no other thread of the worker run, so the next heartbeat may take long."""
 
     engine: EngineStatus
     clock: float
     prepare: PrepareStatus = PrepareStatus()
+    holds_lock: bool = False
 
     def age_s(self, since: float) -> float:
         """The time from a moment on the worker's clock until this heartbeat was made."""

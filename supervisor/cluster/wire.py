@@ -66,7 +66,9 @@ def decode_to_host(payload: Buffer) -> ToHost:
 
 def boot_digest(boot: Boot) -> str:
     """Equal for two boot messages that start equal workers: of the same model and settings."""
-    same = structs.replace(boot, epoch=CONTROL, worker=WorkerName(""), endpoint="", token="")
+    same = structs.replace(
+        boot, epoch=CONTROL, worker=WorkerName(""), endpoint="", token="", is_awaited=False
+    )
     return hashlib.sha256(_encoder.encode(same)).hexdigest()[:16]
 
 

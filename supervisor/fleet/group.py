@@ -180,7 +180,7 @@ class Group:
         if not self.places:
             self._is_on_demand = on_demand
         self.absence = None
-        self._start(replacer, config)
+        self._start(replacer, config, on_demand=on_demand)
         return replacer.place
 
     def respecify(self, change: Callable[[WorkerSpec], WorkerSpec]) -> None:
@@ -222,8 +222,10 @@ class Group:
             self._replacers = [self._make(spec) for spec in self._specs]
         return self._replacers
 
-    def _start(self, replacer: Replacer, config: ModelConfig | None = None) -> None:
-        replacer.place.start(config)
+    def _start(
+        self, replacer: Replacer, config: ModelConfig | None = None, *, on_demand: bool = False
+    ) -> None:
+        replacer.place.start(config, on_demand=on_demand)
         works = self._upkeep(replacer)
         self._tasks[replacer.place] = [asyncio.create_task(work) for work in works]
 

@@ -167,14 +167,17 @@ class Place:
 
     # its life
 
-    def start(self, config: ModelConfig | None = None) -> None:
+    def start(self, config: ModelConfig | None = None, *, on_demand: bool = False) -> None:
         """ABSENT → SERVING: begin to start the worker. Else it does nothing.
 
-        `config` is for this worker and its restarts, instead of the place's own."""
+        `config` is for this worker and its restarts, instead of the place's own. `on_demand`: a
+        request waits for it."""
         if self._state is PlaceState.ABSENT:
             self._state = PlaceState.SERVING
             wanted = self.spec.config if config is None else config
-            self.runner.spec = msgspec.structs.replace(self.spec, config=wanted)
+            self.runner.spec = msgspec.structs.replace(
+                self.spec, config=wanted, is_on_demand=on_demand
+            )
             self.current.start()
 
     def respecify(self, spec: WorkerSpec) -> None:

@@ -301,7 +301,11 @@ class WorkerRunner(Line):
             self._link.expect(pid)
         limit = self._device_limit(self)
         try:
-            self._process.boot(spec.boot(epoch, self._link.endpoint, token, limit))
+            is_replacement = action.replaces is not None
+            boot = spec.boot(
+                epoch, self._link.endpoint, token, limit, is_replacement=is_replacement
+            )
+            self._process.boot(boot)
         except LinkError as err:
             self.post(ev.LinkBroken(epoch, str(err), retryable=False))
 

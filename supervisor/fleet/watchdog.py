@@ -9,7 +9,8 @@ No single signal is reliable, so there are four, each for one question:
     run state, CPU   of the process, from the system: whether it was stopped; else only evidence
 
 Two times do not count against a process: the time in which the front did not look (it was
-suspended, or its loop was late), and for a step the time in which the process was stopped.
+suspended, or its loop was late), and for a step the time in which the process was stopped, or in
+which a call held its interpreter's lock (`Heartbeat.holds_lock`).
 """
 
 from msgspec import Struct
@@ -36,7 +37,8 @@ class WatchLimits(Struct, frozen=True, kw_only=True):
     silence_s: float = 10.0
     """Without a message, or stopped, while it serves."""
     loading_silence_s: float = 30.0
-    """The same while it loads: a load's page faults can starve the IO thread."""
+    """The same while it loads: a load's page faults can starve the IO thread. Also after a
+    heartbeat that says `holds_lock`."""
     loading_still_s: float = 12.0
     """A loading worker that uses no CPU, reads nothing and gains no memory so long is hung."""
     step_least_s: float = 10.0
@@ -113,6 +115,8 @@ class Watchdog:
         self._done_step = -1
         self._handed_at: float | None = None
         self._stopped_since: float | None = None
+        self._holds_lock = False
+        """Whether the last heartbeat said so."""
         self._moved_at = now
         self._vitals: Vitals | None = None
         self._cpu_share = 0.0
@@ -140,6 +144,9 @@ class Watchdog:
         self._heard_at = self._record_at = now
         self._clock_offset_s = now - heartbeat.clock
         self._prepare = heartbeat.prepare
+        if self._holds_lock:
+            self._step_fair_from = now
+        self._holds_lock = heartbeat.holds_lock
         record = heartbeat.engine
         before, self._record = self._record, record
         if before is not None and record.step_started > before.step_started:
@@ -199,7 +206,8 @@ class Watchdog:
         if self._heard_at is None:  # no hello yet: the start timer covers it
             return None
         limits = self._limits
-        limit = limits.silence_s if self._serving else limits.loading_silence_s
+        is_short = self._serving and not self._holds_lock
+        limit = limits.silence_s if is_short else limits.loading_silence_s
         took = now - max(self._heard_at, self._fair_from)
         return f"no heartbeat for {took:.1f} s" if took > limit else None
 

@@ -36,11 +36,20 @@ class WorkerSpec(Struct, frozen=True):
     within: tuple[str, ...] = ()
     """The folders and files of this machine that the model's files must lie in, by real paths. Of a
     model that was named over HTTP; empty for one that the operator has named."""
+    is_on_demand: bool = False
+    """A request waits for its first process."""
 
     def boot(
-        self, epoch: Epoch, endpoint: str, token: str, device_limit_bytes: int | None = None
+        self,
+        epoch: Epoch,
+        endpoint: str,
+        token: str,
+        device_limit_bytes: int | None = None,
+        *,
+        is_replacement: bool = False,
     ) -> Boot:
-        """The boot message of a process. The limit is of this machine's GPUs."""
+        """The boot message of a process. The limit is of this machine's GPUs. `is_replacement`: the
+        process before has ended, and its requests wait."""
         return Boot(
             epoch=epoch,
             worker=self.name,
@@ -52,6 +61,7 @@ class WorkerSpec(Struct, frozen=True):
             log_format=self.log_format,
             within=() if self.is_remote else self.within,
             device_limit_bytes=None if self.is_remote else device_limit_bytes,
+            is_awaited=is_replacement or self.is_on_demand,
         )
 
 

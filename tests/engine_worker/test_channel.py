@@ -94,6 +94,21 @@ def misspoken(front: Front, fault: str, *before: FromWorker) -> bytes:
     return front.receive()
 
 
+def test_a_thread_can_wait_until_its_message_is_on_its_way(front: Front) -> None:
+    worker = Worker(front, Channel)
+    worker.channel.send(STEP)
+    worker.channel.wait_sent(WAIT_MS / 1e3)
+    assert not worker.channel._outbox
+    assert front.receive() == wire.encode(STEP)
+
+
+def test_a_wait_for_a_channel_that_stands_ends(front: Front) -> None:
+    hello = Hello(EPOCH, PROTOCOL_VERSION, "token", 1)
+    channel = Channel(front.endpoint, hello, on_message=lambda _: None, heartbeat=lambda: _BEAT)
+    channel.wait_sent(0.01)
+    assert channel._outbox
+
+
 def test_a_worker_whose_link_is_cut_ends(front: Front) -> None:
     worker = Worker(front, Channel)
     front.socket.close(linger=0)

@@ -1,12 +1,21 @@
 """A llama.cpp model's vocabulary: text to tokens and back. Thread-safe, as llama.cpp's own is."""
 
 import ctypes
+import threading
 
 from engine_worker.backend.llama.bindings import VocabularyBindings, VocabularyPointer
 from engine_worker.backend.port import InfillTokens, SpecialToken, SpecialTokens
 
-_FIRST_BUFFER = 64
+_FIRST_BUFFER = 256
 _MAX_PIECE_BYTES = 1 << 20
+
+
+class _Buffer(threading.local):
+    """Memory for a token's text, of each thread its own. To make it anew for each of all tokens
+    takes as long as to fetch them."""
+
+    def __init__(self) -> None:
+        self.memory = ctypes.create_string_buffer(_FIRST_BUFFER)
 
 
 class Vocabulary:
@@ -21,6 +30,7 @@ class Vocabulary:
         self.pointer = pointer
         self.n_tokens: int = bindings.llama_vocab_n_tokens(pointer)
         self._pieces: list[bytes | None] = [None] * self.n_tokens
+        self._buffer = _Buffer()
         self._special_tokens: SpecialTokens | None = None
         is_end = bindings.llama_vocab_is_eog
         self.end_tokens = frozenset(
@@ -141,11 +151,12 @@ class Vocabulary:
         return last if is_bert else last + last[-1:]
 
     def _fetch(self, token: int, *, special: bool) -> bytes:
-        length = _FIRST_BUFFER
-        while length <= _MAX_PIECE_BYTES:
-            buffer = ctypes.create_string_buffer(length)
+        length, buffer = _FIRST_BUFFER, self._buffer.memory
+        while True:
             count = self._lc.llama_token_to_piece(self.pointer, token, buffer, length, 0, special)
             if count >= 0:
                 return buffer.raw[:count]
             length = max(-count, length + 1)
-        return b""
+            if length > _MAX_PIECE_BYTES:
+                return b""
+            buffer = ctypes.create_string_buffer(length)

@@ -130,6 +130,18 @@ def test_a_busy_worker_reads_the_vocabulary_once_it_is_idle(
     assert warmed.wait(60)
 
 
+def test_a_worker_with_the_vocabulary_waits_for_no_idle_moment(
+    gated: Gated, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warmed = threading.Event()
+    gated.compiler.read_vocabulary()
+    monkeypatch.setattr(gated.compiler, "warm_up", warmed.set)
+    gated.is_idle = False
+    gated.start()
+    assert warmed.wait(60)
+    assert gated.looks == 0
+
+
 def test_a_sequence_waits_for_what_else_it_needs(gated: Gated) -> None:
     gated.slow.unready |= {1, 3}
     for number in (1, 2, 3):

@@ -122,3 +122,42 @@ def test_a_mark_that_a_template_wrote_as_json_is_taken_out() -> None:
     mark = unused_mark("")
     assert without_mark(f"a{escaped(mark)}b{mark}", mark) == "ab"
     assert escaped("\U000f0000") == "\\udb80\\udc00"
+
+
+def test_texts_overlap_where_the_end_of_one_can_begin_another() -> None:
+    dice = random.Random(7)
+    found = {True: 0, False: 0}
+    for _ in range(2000):
+        texts = {"".join(dice.choices("<ab>", k=dice.randint(1, 4))) for _ in range(3)}
+        overlaps = _overlaps(texts)
+        assert special_tokens._can_overlap(texts) == overlaps, texts
+        found[overlaps] += 1
+    assert min(found.values()) > 100
+
+
+def _overlaps(texts: set[str]) -> bool:
+    """By the definition, pair by pair. Repetitions of one character do not count."""
+    return any(
+        other.startswith(one[start:]) and len(one[start:]) < len(other)
+        for one in texts
+        for other in texts
+        if len(set(one)) > 1 or len(set(other)) > 1
+        for start in range(1, len(one))
+    )
+
+
+def test_a_pattern_is_made_once_and_only_where_it_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[list[str]] = []
+
+    def tree(texts: list[str]) -> str:
+        made.append(texts)
+        return "x"
+
+    monkeypatch.setattr(special_tokens, "_tree", tree)
+    finder = SpecialTokenFinder(SpecialToken(n, f"<t{n}>", True) for n in range(50))
+    assert made == []
+    for _ in range(3):
+        list(finder.split("a stop string", control=True))
+    assert len(made) == 1

@@ -175,6 +175,8 @@ def test_secrets_are_in_no_repr() -> None:
 def test_a_digest_tells_models_apart_but_not_places() -> None:
     from msgspec import structs
 
-    same = structs.replace(BOOT, epoch=Epoch(9), worker=WorkerName("default-1"), token="other")
+    same = structs.replace(
+        BOOT, epoch=Epoch(9), worker=WorkerName("default-1"), token="other", is_awaited=True
+    )
     other = structs.replace(BOOT, n_sequences=5)
     assert wire.boot_digest(same) == wire.boot_digest(BOOT) != wire.boot_digest(other)

@@ -104,6 +104,16 @@ async def test_an_absence_says_what_a_model_waits_for_until_its_time(made: Made)
     assert group.condition().status is ConditionStatus.OK
 
 
+@pytest.mark.parametrize("on_demand", [True, False])
+async def test_a_worker_is_awaited_by_a_request_or_by_those_of_the_worker_before(
+    made: Made, on_demand: bool
+) -> None:
+    await made.loaded(on_demand=on_demand)
+    made.edge.process_of(1).exit(KILLED)
+    await made.until(lambda: len(made.edge.booted) == 2)
+    assert [boot.is_awaited for boot in made.edge.booted] == [on_demand, True]
+
+
 async def test_an_unloaded_worker_is_asked_to_end_and_is_no_restart(made: Made) -> None:
     group = await made.loaded()
     (place,) = group.places

@@ -157,6 +157,20 @@ def first_long_prefill_after_a_few_quick_steps(world: World) -> None:
     world.steps(PREFILL, 128, 50.0)
 
 
+def call_that_holds_the_lock_for_25_s(world: World) -> None:
+    world.used()
+    for _ in range(3):
+        world.hold_lock(25)
+        world.run(1)
+
+
+def lock_held_in_a_decode_step(world: World) -> None:
+    world.used().begin(DECODE, 4)
+    world.hold_lock(25)
+    world.run(9)  # the step's own time counts from the lock's end
+    world.steps(DECODE, 4, 0.05, 400)
+
+
 CLOCKS = pytest.mark.parametrize("ahead_s", [0.0, 5e5, -900.0])
 """The worker's clock, ahead of the front's: on one machine they are equal."""
 
@@ -186,6 +200,8 @@ CLOCKS = pytest.mark.parametrize("ahead_s", [0.0, 5e5, -900.0])
         (loop_late_by_9_s_while_heartbeats_wait, True),
         (mapped_model_read_from_the_disk_in_the_first_step, True),
         (work_taken_at_once, True),
+        (call_that_holds_the_lock_for_25_s, True),
+        (lock_held_in_a_decode_step, True),
     ],
 )
 def test_when_not_to_act(what: Callable[[World], None], serving: bool, ahead_s: float) -> None:
@@ -264,6 +280,23 @@ def work_never_taken(world: World) -> None:
     world.run(60)
 
 
+def lock_held_for_ever(world: World) -> None:
+    world.used().hold_lock(60)
+
+
+def silent_after_the_lock_was_held(world: World) -> None:
+    world.used().hold_lock(25)
+    world.run(1)
+    assert world.verdict is None
+    all_threads_stand(world)
+
+
+def decode_never_ends_after_the_lock_was_held(world: World) -> None:
+    world.used().begin(DECODE, 3)
+    world.hold_lock(5)
+    world.run(60)
+
+
 def silent_after_the_front_was_suspended(world: World) -> None:
     world.front_runs = world.talks = False
     world.run(300)
@@ -290,6 +323,9 @@ def silent_after_the_front_was_suspended(world: World) -> None:
         (first_prefill_never_ends, True, 61.0, "of 60.0 s"),
         (work_never_taken, True, 31.0, "idle with work"),
         (silent_after_the_front_was_suspended, True, 12.0, "no heartbeat"),
+        (lock_held_for_ever, True, 31.0, "no heartbeat"),
+        (silent_after_the_lock_was_held, True, 12.0, "no heartbeat"),
+        (decode_never_ends_after_the_lock_was_held, True, 11.0, "decode step 42 of 3 tokens"),
     ],
 )
 def test_when_to_act(

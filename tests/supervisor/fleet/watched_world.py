@@ -41,6 +41,7 @@ class World:
         self.idle_share = 0.002
         self.rss_pages = 1000
         self.talks = True
+        self.holds_lock = False
         self.front_runs = True
         self._next_look = self.now + TICK_S
         self._next_beat = self.now
@@ -74,7 +75,15 @@ class World:
                     self._look(began)
 
     def _heartbeat(self) -> Heartbeat:
-        return Heartbeat(Epoch(1), self.record, self.clock, self.prepare)
+        return Heartbeat(Epoch(1), self.record, self.clock, self.prepare, self.holds_lock)
+
+    def hold_lock(self, seconds: float) -> None:
+        """A call lets no other thread run, and the heartbeat before it says so."""
+        self.holds_lock = True
+        self.dog.beat(self._heartbeat(), self.now)
+        self.talks = False
+        self.run(seconds)
+        self.talks, self.holds_lock = True, False
 
     def _look(self, began: float) -> None:
         self.cpu_s += TICK_S * (0.6 if self.computes else self.idle_share)
