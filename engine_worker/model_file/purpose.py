@@ -27,7 +27,15 @@ _EMBEDS = frozenset(
 )
 """Architectures that generate no text."""
 
-_UNSERVED = frozenset({"t5", "t5encoder", "clip", "wavtokenizer-dec"})
+_UNSERVED = frozenset(
+    {
+        *("t5", "t5encoder", "clip"),
+        # speech
+        *("wavtokenizer-dec", "qwen3tts", "pockettts"),
+        # heads that draft from the inside of another model
+        *("eagle3", "dflash", "gemma4-assistant"),
+    }
+)
 _UNSERVED_TYPES = frozenset({"adapter", "mmproj", "imatrix"})
 
 

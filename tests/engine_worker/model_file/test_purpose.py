@@ -48,6 +48,9 @@ def test_the_header_tells_the_work_of_a_model(
         (header("llama", general__type="adapter"), "adapter"),
         (header("clip"), "clip"),
         (header("t5encoder"), "t5encoder"),
+        (header("qwen3tts"), "qwen3tts"),
+        (header("eagle3"), "eagle3"),
+        (header("gemma4-assistant"), "gemma4-assistant"),
         (header(""), "no architecture"),
     ],
 )
