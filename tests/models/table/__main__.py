@@ -2,6 +2,7 @@
 
     python -m tests.models.table [--only NAME,…] [--without-services]
                                  [--results tests/models/RESULTS.md]
+    python -m tests.models.table --windows MODEL.gguf [--results …]
 
 Each tiny model answers in both layouts of its cache. A cell has the number of tokens that are
 llama.cpp's own. Where an answer parts, it has the lead of llama.cpp's token there and how far
@@ -28,6 +29,7 @@ from tests.models.table.engine_checks import EngineChecks
 from tests.models.table.judging import Cell
 from tests.models.table.service_checks import Swaps, killed
 from tests.models.table.shares import LEAST, shares
+from tests.models.table.windows import REQUESTS, six_requests
 
 LAYOUTS = {"one cache": KvUnified.TRUE, "streams": KvUnified.FALSE}
 IN_ENGINE = {
@@ -109,26 +111,42 @@ def cached_shares(names: Sequence[str]) -> Table:
     return table
 
 
+def window_requests(model: Path) -> Table:
+    table = Table()
+    titles = {layout: title for title, layout in LAYOUTS.items()}
+    for weights, layout, cells in six_requests(model):
+        table.add(weights, titles[layout], cells)
+    return table
+
+
+Titled = dict[str, tuple[Sequence[str], Table]]
+
+
+def _tables(options: argparse.Namespace) -> Titled:
+    """The tables that are asked for, with their columns behind the first two."""
+    if options.windows is not None:
+        title = f"six requests on sliding windows beside llama.cpp alone, {options.windows.name}"
+        return {title: (REQUESTS, window_requests(options.windows))}
+    names, with_services = options.only.split(","), not options.without_services
+    columns = [*IN_ENGINE, *(IN_SERVICE if with_services else ())]
+    found = architectures(names, with_services=with_services)
+    tables: Titled = {"architectures beside llama.cpp alone": (columns, found)}
+    uncut = [name for name in names if name in UNCUT]
+    if uncut and with_services:
+        title = "prompts found in the cache, of models whose state cannot be cut"
+        tables[title] = (SHARED, cached_shares(uncut))
+    return tables
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default=",".join(FAMILIES), help="names of models")
     parser.add_argument("--without-services", action="store_true")
+    parser.add_argument("--windows", type=Path, help="six requests on this model instead")
     parser.add_argument("--results", type=Path)
     options = parser.parse_args(arguments)
-    names, conditions = options.only.split(","), machine.conditions()
-    columns = [*IN_ENGINE, *(() if options.without_services else IN_SERVICE)]
-    tables: dict[str, tuple[Sequence[str], Table]] = {
-        "architectures beside llama.cpp alone": (
-            columns,
-            architectures(names, with_services=not options.without_services),
-        )
-    }
-    uncut = [name for name in names if name in UNCUT]
-    if uncut and not options.without_services:
-        tables["prompts found in the cache, of models whose state cannot be cut"] = (
-            SHARED,
-            cached_shares(uncut),
-        )
+    conditions = machine.conditions()
+    tables = _tables(options)
     for title, (told, table) in tables.items():
         if options.results is not None:
             run = results.Run(

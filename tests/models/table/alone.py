@@ -1,20 +1,33 @@
 """llama.cpp alone, and how far it moves a lead by itself."""
 
-import ctypes
 from collections.abc import Sequence
+from pathlib import Path
 
 import llama_cpp.llama_cpp as lc
 import numpy as np
 
+from gpufc.config import KvType
 from tests.models.reference import BATCH_TOKENS, Reference
 from tests.models.table.judging import Wanted
 
 PASSES = (BATCH_TOKENS, 100, 64, 33, 8, 1)
 """Sizes of passes in which the same tokens are computed."""
 
+BEHIND = (1, 77)
+"""Cells of another sequence before those of the tokens. A shift by anything but 16 changes the
+order in which attention sums."""
+
 
 class Alone(Reference):
     """See `Reference`. `moved` is a `judging.Moved`."""
+
+    N_SEQUENCES = 2
+
+    def __init__(
+        self, path: Path, n_ctx: int, kv: KvType = KvType.F16, passes: Sequence[int] = PASSES
+    ) -> None:
+        super().__init__(path, n_ctx, kv)
+        self._passes = passes
 
     def wanted(self, prompt: Sequence[int], n_tokens: int) -> Wanted:
         """The greedy answer."""
@@ -22,25 +35,33 @@ class Alone(Reference):
         return Wanted(found.tokens, found.leads)
 
     def moved(self, tokens: Sequence[int], first: int, second: int) -> float:
-        """See `judging.Moved`: the range of the lead over all sizes of passes, with the last token
-        in a pass of its own and among others."""
-        leads = []
-        for size in PASSES:
-            for ends in ((len(tokens) - 1, len(tokens)), (len(tokens),)):
-                logits = self._after(tokens, size, ends)
-                leads.append(float(logits[first] - logits[second]))
+        """See `judging.Moved`: the range of the lead over sizes of passes, with the last token in a
+        pass of its own and among others, and over places in the cache."""
+        ways = [(size, apart, 0) for size in self._passes for apart in (True, False)]
+        ways += [(self._passes[0], True, n_cells) for n_cells in BEHIND]
+        found = [self._after(tokens, *way) for way in ways]
+        leads = [float(logits[first] - logits[second]) for logits in found]
         return max(leads) - min(leads)
 
-    def _after(self, tokens: Sequence[int], size: int, ends: Sequence[int]) -> np.ndarray:
-        """The logits after all tokens, in passes of this size that also end at `ends`."""
+    def _after(self, tokens: Sequence[int], size: int, apart: bool, n_before: int) -> np.ndarray:
+        """The logits after all tokens, in passes of this size, the last token `apart` from them,
+        behind `n_before` cells of another sequence."""
         lc.llama_memory_clear(lc.llama_get_memory(self._context), True)
-        start = 0
-        for end in ends:
-            while start < end:
-                part = tokens[start : min(start + size, end)]
-                array = (ctypes.c_int32 * len(part))(*part)  # the batch only points to it
-                batch = lc.llama_batch_get_one(array, len(part))
-                assert lc.llama_decode(self._context, batch) == 0
-                start += len(part)
-        row = lc.llama_get_logits_ith(self._context, -1)
-        return np.ctypeslib.as_array(row, (self._n_vocab,)).copy()
+        self._fill(n_before)
+        end = len(tokens) - apart
+        parts = [tokens[start : min(start + size, end)] for start in range(0, end, size)]
+        if apart:
+            parts.append(tokens[-1:])
+        for part in parts:
+            logits = self._logits(list(part))
+        return logits
+
+    def _fill(self, n_cells: int) -> None:
+        """Compute so many tokens of the other sequence."""
+        batch = lc.llama_batch_init(max(1, n_cells), 0, 1)
+        batch.n_tokens = n_cells
+        for at in range(n_cells):
+            batch.token[at], batch.pos[at], batch.logits[at] = 40, at, at == n_cells - 1
+            batch.n_seq_id[at], batch.seq_id[at][0] = 1, 1
+        assert not n_cells or lc.llama_decode(self._context, batch) == 0
+        lc.llama_batch_free(batch)
