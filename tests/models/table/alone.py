@@ -13,6 +13,9 @@ from tests.models.table.judging import Wanted
 PASSES = (BATCH_TOKENS, 100, 64, 33, 8, 1)
 """Sizes of passes in which the same tokens are computed."""
 
+APART = (0, 1, 3)
+"""The last tokens that are computed in a pass of their own, as behind a prefix from a cache."""
+
 BEHIND = (1, 77)
 """Cells of another sequence before those of the tokens. A shift by anything but 16 changes the
 order in which attention sums."""
@@ -35,23 +38,23 @@ class Alone(Reference):
         return Wanted(found.tokens, found.leads)
 
     def moved(self, tokens: Sequence[int], first: int, second: int) -> float:
-        """See `judging.Moved`: the range of the lead over sizes of passes, with the last token in a
-        pass of its own and among others, and over places in the cache."""
-        ways = [(size, apart, 0) for size in self._passes for apart in (True, False)]
-        ways += [(self._passes[0], True, n_cells) for n_cells in BEHIND]
+        """See `judging.Moved`: the range of the lead over sizes of passes, of the last pass, and
+        over places in the cache."""
+        ways = [(size, n_apart, 0) for size in self._passes for n_apart in APART]
+        ways += [(self._passes[0], 1, n_cells) for n_cells in BEHIND]
         found = [self._after(tokens, *way) for way in ways]
         leads = [float(logits[first] - logits[second]) for logits in found]
         return max(leads) - min(leads)
 
-    def _after(self, tokens: Sequence[int], size: int, apart: bool, n_before: int) -> np.ndarray:
-        """The logits after all tokens, in passes of this size, the last token `apart` from them,
-        behind `n_before` cells of another sequence."""
+    def _after(self, tokens: Sequence[int], size: int, n_apart: int, n_before: int) -> np.ndarray:
+        """The logits after all tokens, in passes of this size, the last `n_apart` tokens in one of
+        their own, behind `n_before` cells of another sequence."""
         lc.llama_memory_clear(lc.llama_get_memory(self._context), True)
         self._fill(n_before)
-        end = len(tokens) - apart
+        end = max(0, len(tokens) - n_apart)
         parts = [tokens[start : min(start + size, end)] for start in range(0, end, size)]
-        if apart:
-            parts.append(tokens[-1:])
+        if n_apart:
+            parts.append(tokens[end:])
         for part in parts:
             logits = self._logits(list(part))
         return logits

@@ -86,7 +86,7 @@ def cell(found: Sequence[Compared]) -> Cell:
 def _place(one: Compared) -> str:
     if one.lead == inf:
         return f"equal up to {one.n_equal} of {one.n_tokens}, then ended"
-    return f"parts after {one.n_equal}: lead {one.lead:.3f}, moved {one.moved:.3f}"
+    return f"parts after {one.n_equal}: lead {one.lead:.2g}, moved {one.moved:.2g}"
 
 
 def repeated(tokens: Sequence[int], undisturbed: Sequence[int]) -> Cell:

@@ -32,7 +32,7 @@ def test_a_lead_that_llama_cpp_itself_moves_explains_where_an_answer_parts() -> 
     found = compared([1, 2], [5, 6, 9, 8], WANTED, moved_by(0.006, asked))
     assert asked == [([1, 2, 5, 6], 7, 9)]
     text, is_right = cell([found])
-    assert (text, is_right) == ("≈ 2; parts after 2: lead 0.010, moved 0.006", True)
+    assert (text, is_right) == ("≈ 2; parts after 2: lead 0.01, moved 0.006", True)
 
 
 @pytest.mark.parametrize("tokens", [[5, 6, 9, 8], [4], [5, 6, 7], [], [5, 6, 7, 8, 9, 9]])
