@@ -267,6 +267,15 @@ def _kimi_linear() -> Family:
     return Family("kimi-linear", keys, _model(layer))
 
 
+def _minimax_01() -> Family:
+    def layer(at: int) -> list[Tensor]:
+        return (attention() if at == 3 else layers.lightning_attention()) + experts(FFN)
+
+    experts_of = {key: _EXPERTS[key] for key in ("expert_count", "expert_used_count")}
+    keys = _keys(**experts_of, **_HEADS, full_attention_interval=4, residual_scale=1.5)
+    return Family("minimax-01", keys, _model(layer))
+
+
 def _reranker() -> Family:
     tensors: list[Tensor] = [*_qwen3().tensors, ("cls.output.weight", (WIDTH, 2), "matrix")]
     keys = _keys(**_HEADS, pooling_type=4, classifier__output_labels=["yes", "no"])
@@ -322,6 +331,7 @@ FAMILIES: dict[str, Callable[[], Family]] = {
 
 OTHERS: dict[str, Callable[[], Family]] = {
     "kimi-linear": _kimi_linear,
+    "minimax-01": _minimax_01,
     "reranker": _reranker,
     "embedding": _embedding,
     "bert": lambda: _bert(1),
@@ -329,5 +339,5 @@ OTHERS: dict[str, Callable[[], Family]] = {
     "bert-plain": lambda: _bert(None),
     "bert-reranker": _bert_reranker,
 }
-"""A hybrid with compressed keys and values, which has tests of its own. Models that do not generate
-text: decoders, then encoders."""
+"""Hybrids of rare kinds, which have tests of their own. Models that do not generate text: decoders,
+then encoders."""

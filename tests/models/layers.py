@@ -210,6 +210,18 @@ def delta_attention() -> list[Tensor]:
     ]
 
 
+def lightning_attention() -> list[Tensor]:
+    """The linear attention of MiniMax-01."""
+    inner = HEAD * N_HEADS
+    return [
+        ("attn_norm.weight", (WIDTH,), "norm"),
+        ("attn_norm_2.weight", (inner,), "norm"),
+        ("attn_qkv.weight", (WIDTH, 3 * inner), "matrix"),
+        ("attn_gate.weight", (WIDTH, inner), "matrix"),
+        ("attn_output.weight", (inner, WIDTH), "matrix"),
+    ]
+
+
 def latent_attention() -> list[Tensor]:
     """Attention over compressed keys and values (MLA)."""
     return [
