@@ -1,6 +1,7 @@
 """llama.cpp alone, and how far it moves a lead by itself."""
 
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import llama_cpp.llama_cpp as lc
@@ -13,8 +14,9 @@ from tests.models.table.judging import Wanted
 PASSES = (BATCH_TOKENS, 100, 64, 33, 8, 1)
 """Sizes of passes in which the same tokens are computed."""
 
-APART = (0, 1, 3)
-"""The last tokens that are computed in a pass of their own, as behind a prefix from a cache."""
+TAILS = ((), (1,), (3,), (1,) * 32)
+"""Sizes of the last passes: a prompt's as it comes, few tokens behind a prefix from a cache, and the
+tokens of an answer."""
 
 BEHIND = (1, 77)
 """Cells of another sequence before those of the tokens. A shift by anything but 16 changes the
@@ -40,23 +42,24 @@ class Alone(Reference):
     def moved(self, tokens: Sequence[int], first: int, second: int) -> float:
         """See `judging.Moved`: the range of the lead over sizes of passes, of the last pass, and
         over places in the cache."""
-        ways = [(size, n_apart, 0) for size in self._passes for n_apart in APART]
-        ways += [(self._passes[0], 1, n_cells) for n_cells in BEHIND]
+        ways = [(size, tail, 0) for size in self._passes for tail in TAILS]
+        ways += [(self._passes[0], (1,), n_cells) for n_cells in BEHIND]
         found = [self._after(tokens, *way) for way in ways]
         leads = [float(logits[first] - logits[second]) for logits in found]
         return max(leads) - min(leads)
 
-    def _after(self, tokens: Sequence[int], size: int, n_apart: int, n_before: int) -> np.ndarray:
-        """The logits after all tokens, in passes of this size, the last `n_apart` tokens in one of
-        their own, behind `n_before` cells of another sequence."""
+    def _after(
+        self, tokens: Sequence[int], size: int, tail: Sequence[int], n_before: int
+    ) -> np.ndarray:
+        """The logits after all tokens, in passes of this size and then of those of `tail`, behind
+        `n_before` cells of another sequence."""
         lc.llama_memory_clear(lc.llama_get_memory(self._context), True)
         self._fill(n_before)
-        end = max(0, len(tokens) - n_apart)
-        parts = [tokens[start : min(start + size, end)] for start in range(0, end, size)]
-        if n_apart:
-            parts.append(tokens[end:])
-        for part in parts:
-            logits = self._logits(list(part))
+        end = max(0, len(tokens) - sum(tail))
+        starts = [*range(0, end, size), *accumulate(tail[:-1], initial=end), len(tokens)]
+        for start, stop in pairwise(starts):
+            if part := list(tokens[start:stop]):
+                logits = self._logits(part)
         return logits
 
     def _fill(self, n_cells: int) -> None:

@@ -21,7 +21,7 @@ from tests.models.table.judging import Cell, cell, compared
 
 N_CTX, N_TOKENS = 4096, 24
 MAX_IDLE = N_RUNNING = 2
-PASSES = (128, 64, 1)
+PASSES = (128, 64)
 REQUESTS = ("a hole", "a text", "short", "the text, next turn", "long", "half the text")
 LICENSE = Path(__file__).parents[3] / "LICENSE"
 N_WORDS = 1000
