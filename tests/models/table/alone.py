@@ -15,7 +15,7 @@ PASSES = (BATCH_TOKENS, 100, 64, 33, 8, 1)
 """Sizes of passes in which the same tokens are computed."""
 
 TAILS = ((), (1,), (3,), (1,) * 32)
-"""Sizes of the last passes: a prompt's as it comes, few tokens behind a prefix from a cache, and the
+"""Sizes of the last passes: none of their own, few tokens behind a prefix from a cache, and the
 tokens of an answer."""
 
 BEHIND = (1, 77)
