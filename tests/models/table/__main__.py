@@ -2,7 +2,7 @@
 
     python -m tests.models.table [--only NAME,…] [--without-services]
                                  [--results tests/models/RESULTS.md]
-    python -m tests.models.table --windows MODEL.gguf [--results …]
+    python -m tests.models.table --windows MODEL.gguf [--in-32-bits] [--results …]
 
 Each tiny model answers in both layouts of its cache. A cell has the number of tokens that are
 llama.cpp's own. Where an answer parts, it has the lead of llama.cpp's token there and how far
@@ -111,10 +111,11 @@ def cached_shares(names: Sequence[str]) -> Table:
     return table
 
 
-def window_requests(model: Path) -> Table:
+def window_requests(model: Path, *, in_32_bits: bool) -> Table:
     table = Table()
     titles = {layout: title for title, layout in LAYOUTS.items()}
-    for weights, layout, cells in six_requests(model):
+    weights = "32 bits" if in_32_bits else "as they are"
+    for layout, cells in six_requests(model, in_32_bits=in_32_bits):
         table.add(weights, titles[layout], cells)
     return table
 
@@ -126,7 +127,8 @@ def _tables(options: argparse.Namespace) -> Titled:
     """The tables that are asked for, with their columns behind the first two."""
     if options.windows is not None:
         title = f"six requests on sliding windows beside llama.cpp alone, {options.windows.name}"
-        return {title: (REQUESTS, window_requests(options.windows))}
+        found = window_requests(options.windows, in_32_bits=options.in_32_bits)
+        return {title: (REQUESTS, found)}
     names, with_services = options.only.split(","), not options.without_services
     columns = [*IN_ENGINE, *(IN_SERVICE if with_services else ())]
     found = architectures(names, with_services=with_services)
@@ -143,6 +145,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--only", default=",".join(FAMILIES), help="names of models")
     parser.add_argument("--without-services", action="store_true")
     parser.add_argument("--windows", type=Path, help="six requests on this model instead")
+    parser.add_argument("--in-32-bits", action="store_true", help="unpack its weights before")
     parser.add_argument("--results", type=Path)
     options = parser.parse_args(arguments)
     conditions = machine.conditions()

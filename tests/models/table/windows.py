@@ -21,27 +21,22 @@ from tests.models.table.judging import Cell, cell, compared
 
 N_CTX, N_TOKENS = 4096, 24
 MAX_IDLE = N_RUNNING = 2
-PASSES = (128, 64)
+PASSES = (128,)
 REQUESTS = ("a hole", "a text", "short", "the text, next turn", "long", "half the text")
 LICENSE = Path(__file__).parents[3] / "LICENSE"
 N_WORDS = 1000
 
 
-def six_requests(model: Path) -> Iterator[tuple[str, KvUnified, list[Cell]]]:
-    """For packed and for unpacked weights, in both layouts: a cell for each request. Unpacked
-    weights have keys and values of 32 bits, so that hardly anything is rounded."""
+def six_requests(model: Path, *, in_32_bits: bool) -> Iterator[tuple[KvUnified, list[Cell]]]:
+    """A cell for each request, in both layouts. `in_32_bits`: with unpacked weights, and keys and
+    values of 32 bits, so that hardly anything is rounded."""
     with tempfile.TemporaryDirectory() as folder:
-        yield from _in_layouts("as they are", model, KvType.F16)
-        yield from _in_layouts("32 bits", unpacked(model, Path(folder)), KvType.F32)
-
-
-def _in_layouts(
-    weights: str, model: Path, kv: KvType
-) -> Iterator[tuple[str, KvUnified, list[Cell]]]:
-    with closing(Alone(model, N_CTX, kv, PASSES)) as alone:
-        for layout in (KvUnified.TRUE, KvUnified.FALSE):
-            with _loaded(model, layout, kv) as backend:
-                yield weights, layout, _answered(backend, alone)
+        kv = KvType.F32 if in_32_bits else KvType.F16
+        used = unpacked(model, Path(folder)) if in_32_bits else model
+        with closing(Alone(used, N_CTX, kv, PASSES)) as alone:
+            for layout in (KvUnified.TRUE, KvUnified.FALSE):
+                with _loaded(used, layout, kv) as backend:
+                    yield layout, _answered(backend, alone)
 
 
 def _answered(backend: LlamaBackend, alone: Alone) -> list[Cell]:
