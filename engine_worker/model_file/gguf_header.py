@@ -10,15 +10,18 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from msgspec import Struct
 
-from engine_worker.model_file.gguf_reader import Contents, HeaderReader, Value
+from engine_worker.model_file.gguf_reader import Contents, HeaderReader, TensorTable, Value
 from engine_worker.model_file.opened import ModelFile, open_model_file
 from gpufc.amount import exact
 from gpufc.errors import ModelLoadError
+
+LIGHTNING = frozenset({"minimax-01"})
+"""Architectures with lightning attention: a layer without keys has a state."""
 
 _SPLIT_NAME = re.compile(r"^(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf$")
 
@@ -102,11 +105,24 @@ def read_header(path: Path) -> GgufHeader:
         metadata=first.metadata,
         n_tensors=sum(table.count for table in tables),
         tensor_bytes=dict(tensor_bytes),
-        state_layers=frozenset().union(*(table.state_layers for table in tables)),
-        key_layers=frozenset().union(*(table.key_layers for table in tables)),
+        state_layers=_state_layers(first.metadata, tables),
+        key_layers=_key_layers(tables),
         header_bytes=first.header_bytes,
         files=(file, *(other for _, other in others)),
     )
+
+
+def _key_layers(tables: Sequence[TensorTable]) -> frozenset[int]:
+    return frozenset().union(*(table.key_layers for table in tables))
+
+
+def _state_layers(metadata: Mapping[str, Value], tables: Sequence[TensorTable]) -> frozenset[int]:
+    """The layers whose tensors have the names of recurrent layers. Lightning attention has none of
+    its own: its layers are those without a projection to keys."""
+    if metadata.get("general.architecture") in LIGHTNING:
+        layers = frozenset().union(*(table.layers for table in tables))
+        return layers - _key_layers(tables)
+    return frozenset().union(*(table.state_layers for table in tables))
 
 
 def _count(contents: Contents, key: str) -> int:

@@ -70,13 +70,15 @@ class Contents(Struct, frozen=True, kw_only=True):
 class TensorTable(Struct, frozen=True, kw_only=True):
     """The tensors of one file, without their names.
 
-    `end` is that of the last tensor, from the start of the data. `sizes` are bytes by group.
-    `state_layers` are the layers with a recurrent state, `key_layers` those with keys of their own.
+    `end` is that of the last tensor, from the start of the data. `sizes` are bytes by group. Of
+    all `layers`, `state_layers` are those with a recurrent state, `key_layers` those with keys of
+    their own.
     """
 
     count: int
     end: int
     sizes: dict[str, int]
+    layers: frozenset[int]
     state_layers: frozenset[int]
     key_layers: frozenset[int]
 
@@ -241,13 +243,15 @@ def _table(tensors: list[_Tensor], data_bytes: int) -> TensorTable:
     """A tensor of an unknown type takes the bytes up to the next one, or to the end of the file.
     It must at least begin within the file."""
     sizes = defaultdict[str, int](int)
-    states, keys = set[int](), set[int]()
+    layers, states, keys = set[int](), set[int](), set[int]()
     end, next_offset = 0, data_bytes
     for tensor in sorted(tensors, key=lambda each: each.offset, reverse=True):
         size = max(0, next_offset - tensor.offset) if tensor.size is None else tensor.size
         sizes[_group(tensor.name)] += size
         end, next_offset = max(end, tensor.offset + size), tensor.offset
         layer, part = _layer(tensor.name)
+        if part:
+            layers.add(layer)
         if part.startswith(_STATE_TENSORS):
             states.add(layer)
         elif part == "attn_k":
@@ -256,6 +260,7 @@ def _table(tensors: list[_Tensor], data_bytes: int) -> TensorTable:
         count=len(tensors),
         end=end,
         sizes=dict(sizes),
+        layers=frozenset(layers),
         state_layers=frozenset(states),
         key_layers=frozenset(keys),
     )

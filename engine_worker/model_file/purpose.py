@@ -16,7 +16,8 @@ class Purpose(StrEnum):
 
 
 _POOLINGS = {1: Pooling.MEAN, 2: Pooling.CLS, 3: Pooling.LAST, 4: Pooling.RANK}
-"""`LLAMA_POOLING_TYPE_…`. A model that generates text has no pooling, or the type 0."""
+"""`LLAMA_POOLING_TYPE_…`. A model that generates text has no pooling or another number: 0 is none,
+and -1, which llama.cpp writes without a sign into files of its own, is not specified."""
 
 _EMBEDS = frozenset(
     {
@@ -26,7 +27,15 @@ _EMBEDS = frozenset(
 )
 """Architectures that generate no text."""
 
-_UNSERVED = frozenset({"t5", "t5encoder", "clip", "wavtokenizer-dec"})
+_UNSERVED = frozenset(
+    {
+        *("t5", "t5encoder", "clip"),
+        # speech
+        *("wavtokenizer-dec", "qwen3tts", "pockettts"),
+        # heads that draft from the inside of another model
+        *("eagle3", "dflash", "gemma4-assistant"),
+    }
+)
 _UNSERVED_TYPES = frozenset({"adapter", "mmproj", "imatrix"})
 
 
@@ -36,7 +45,7 @@ def purpose_of(header: GgufHeader) -> Purpose:
     if pooling_of(header) is Pooling.RANK:
         return Purpose.RANK
     is_causal = header.metadata.get(f"{arch}.attention.causal") is not False
-    if arch in _EMBEDS or not is_causal or header.number(f"{arch}.pooling_type") > 0:
+    if arch in _EMBEDS or not is_causal or header.number(f"{arch}.pooling_type") in _POOLINGS:
         return Purpose.EMBED
     return Purpose.GENERATE
 

@@ -5,7 +5,7 @@ token: the last inputs of its convolution, and its memory. llama.cpp's `llama_hp
 `n_embd_s` give the sizes; both are stored as 32-bit floats.
 """
 
-from engine_worker.model_file.gguf_header import GgufHeader
+from engine_worker.model_file.gguf_header import LIGHTNING, GgufHeader
 
 _NUMBER_BYTES = 4
 
@@ -37,6 +37,10 @@ def _memory(header: GgufHeader) -> int:
     if head_size := header.number(f"{arch}.wkv.head_size"):
         return header.number(f"{arch}.embedding_length") * head_size
     if head_dim := header.number(f"{arch}.kda.head_dim"):
+        return head_dim * head_dim * _n_heads(header)
+    if arch in LIGHTNING:
+        head_dim = header.number(f"{arch}.embedding_length") // max(1, _n_heads(header))
+        head_dim = header.number(f"{arch}.attention.key_length", head_dim)
         return head_dim * head_dim * _n_heads(header)
     return header.number(f"{arch}.ssm.state_size") * header.number(f"{arch}.ssm.inner_size")
 

@@ -36,6 +36,8 @@ def folded(given: Conversation, traits: Traits) -> Conversation:
     messages = given.messages
     if traits.calls is not None and not traits.several_calls:
         messages = _with_one_call_each(messages)
+    if traits.text_apart:
+        messages = [turn for message in messages for turn in _with_text_apart(message)]
     messages = [_with_calls(message, traits.calls) for message in messages]
     if traits.calls is not None and traits.calls.has_short_ids:
         messages = _with_short_ids(messages)
@@ -48,6 +50,9 @@ def folded(given: Conversation, traits: Traits) -> Conversation:
     was_folded = False
     for message in messages:
         turn = _as_user(message, traits, is_first=not turns)
+        if _is_refused_after_result(turn, turns, traits):
+            turns[-1] = {**turns[-1], "content": _paragraphs(turns[-1]["content"], turn["content"])}
+            continue
         is_folded = turn is not message
         follows = bool(turns) and turns[-1]["role"] == turn["role"] and turn["role"] in joinable
         if follows and (is_folded or was_folded or not traits.repeated_roles):
@@ -77,6 +82,22 @@ def _with_calls(message: Message, form: CallForm | None) -> Message:
         ]
     is_null = form.is_null and not message["content"]
     return {**message, "tool_calls": calls, "content": None if is_null else message["content"]}
+
+
+def _with_text_apart(message: Message) -> list[Message]:
+    """The text of a message with calls in a turn before them."""
+    if not message.get("tool_calls") or not message["content"]:
+        return [message]
+    text = {key: value for key, value in message.items() if key != "tool_calls"}
+    calls = {key: value for key, value in message.items() if key != "reasoning_content"}
+    return [text, {**calls, "content": ""}]
+
+
+def _is_refused_after_result(turn: Message, turns: list[Message], traits: Traits) -> bool:
+    """Whether a user's turn follows a result of a tool where the template takes none. It becomes a
+    part of the result: some agents send both in one turn."""
+    follows = bool(turns) and (turns[-1]["role"], turn["role"]) == ("tool", "user")
+    return follows and not traits.user_after_results
 
 
 def _with_one_call_each(messages: list[Message]) -> list[Message]:

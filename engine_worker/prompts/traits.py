@@ -6,6 +6,7 @@ of tool calls that they read. A template may refuse a form, or leave out a text 
 
 import json
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 from msgspec import Struct
@@ -48,7 +49,9 @@ class CallForm(Struct, frozen=True):
 class Traits(Struct, frozen=True):
     """Which forms a template renders whole. `calls` is None if it renders no tool calls.
 
-    `several_calls`: a message may have more than one.
+    `several_calls`: a message may have more than one. `text_apart`: a text beside calls would be
+    lost, or the calls, and is rendered in a turn of its own. `user_after_results`: a user's turn
+    may follow results of tools, as agents send it.
     """
 
     system: bool = True
@@ -59,6 +62,8 @@ class Traits(Struct, frozen=True):
     tool_results: bool = False
     calls: CallForm | None = None
     several_calls: bool = False
+    text_apart: bool = False
+    user_after_results: bool = True
 
 
 def probed(render: Render) -> Traits:
@@ -72,8 +77,13 @@ def probed(render: Render) -> Traits:
     later = {"role": "user", "content": _LATER}
     late_system = {"role": "system", "content": _LATER}
     has_system = has_all([system, user], _SYSTEM, _USER)
-    calls = _call_form(render)
-    result = {"role": "tool", "content": _RESULT, "name": _NAME}
+    calls, behind = _call_form(render)
+    result = _result(calls or CallForm())
+    turn, several = calling(calls or CallForm()), calling(calls or CallForm(), _VALUE, _SECOND)
+    has_results = calls is not None and has_all([user, turn, result], _RESULT, tools=True)
+    following = [result, {**answer, "content": _LATER}, user] if has_results else behind
+    beside = [user, {**turn, "content": _ANSWER}, *behind]
+    apart = [user, answer, turn, *following]
     return Traits(
         system=has_system,
         late_system=has_system
@@ -84,13 +94,15 @@ def probed(render: Render) -> Traits:
         assistant_first=has_all([answer, user], _ANSWER, _USER),
         tools=has_all([user], *_DEFINED, tools=True)
         and (not has_system or has_all([system, user], _SYSTEM, *_DEFINED, tools=True)),
-        tool_results=calls is not None
-        and has_all(
-            [user, calling(calls), {**result, "tool_call_id": _id(calls)}], _RESULT, tools=True
-        ),
+        tool_results=has_results,
         calls=calls,
         several_calls=calls is not None
-        and has_all([user, calling(calls, _VALUE, _SECOND)], _VALUE, _SECOND, tools=True),
+        and has_all([user, several, *behind], _VALUE, _SECOND, tools=True),
+        text_apart=calls is not None
+        and not has_all(beside, _ANSWER, _VALUE, tools=True)
+        and has_all(apart, _ANSWER, _VALUE, tools=True),
+        user_after_results=not has_results
+        or has_all([user, turn, result, later], _RESULT, _LATER, tools=True),
     )
 
 
@@ -108,17 +120,22 @@ def calling(form: CallForm, *values: str) -> Message:
     }
 
 
-def _call_form(render: Render) -> CallForm | None:
-    """The first form that a template renders whole."""
+def _call_form(render: Render) -> tuple[CallForm | None, list[Message]]:
+    """The first form that a template renders whole, and the turns behind it: some templates write
+    the last message's calls in no prompt for an answer, so a result stands behind them there."""
     user = _said("user")
-    for has_short_ids in (False, True):
-        for is_null in (False, True):
-            for is_text in (False, True):
-                form = CallForm(is_null, is_text, has_short_ids)
-                text = render(Conversation([user, calling(form)], tools=[_TOOL]))
-                if text is not None and _shows_call(text):
-                    return form
-    return None
+    for has_result in (False, True):
+        for flags in product((False, True), repeat=3):
+            form = CallForm(has_short_ids=flags[0], is_null=flags[1], is_text=flags[2])
+            behind = [_result(form)] if has_result else []
+            text = render(Conversation([user, calling(form), *behind], tools=[_TOOL]))
+            if text is not None and _shows_call(text):
+                return form, behind
+    return None, []
+
+
+def _result(form: CallForm) -> Message:
+    return {"role": "tool", "content": _RESULT, "name": _NAME, "tool_call_id": _id(form)}
 
 
 def _shows_call(text: str) -> bool:

@@ -16,7 +16,7 @@ from tests.models.runs import N_CTX, loaded
 
 HERE = Path(__file__).parent
 
-IN_STREAMS = {"llama", "gemma3", "gpt-oss", "mamba", "lfm2", "qwen3next"}
+IN_STREAMS = {"llama", "gemma3", "gpt-oss", "mamba", "lfm2", "qwen3next", "kimi-linear"}
 """One architecture of each kind of cache. The fast run has the others in one cache only."""
 
 

@@ -240,6 +240,42 @@ def _qwen3next() -> Family:
     return Family("qwen3next", keys, _model(layer))
 
 
+def _kimi_linear() -> Family:
+    def layer(at: int) -> list[Tensor]:
+        mixer = layers.latent_attention() if at == 2 else layers.delta_attention()
+        if not at:
+            return mixer + feed_forward()
+        shared = experts(shared=True)
+        routed = [tensor for tensor in shared if tensor[0] != "ffn_gate_inp_shexp.weight"]
+        return [*mixer, *routed, ("exp_probs_b.bias", (N_EXPERTS,), "bias")]
+
+    keys = _keys(
+        **_EXPERTS,
+        expert_shared_count=1,
+        expert_gating_func=2,
+        leading_dense_block_count=1,
+        ssm__conv_kernel=CONV,
+        kda__head_dim=layers.KDA_HEAD,
+        rope__dimension_count=layers.ROTATED,
+        attention__head_count_kv=[1 if at == 2 else 0 for at in range(N_LAYERS)],
+        attention__kv_lora_rank=layers.LATENT,
+        attention__key_length=layers.LATENT + layers.ROTATED,
+        attention__value_length=layers.LATENT,
+        attention__key_length_mla=HEAD + layers.ROTATED,
+        attention__value_length_mla=HEAD,
+    )
+    return Family("kimi-linear", keys, _model(layer))
+
+
+def _minimax_01() -> Family:
+    def layer(at: int) -> list[Tensor]:
+        return (attention() if at == 3 else layers.lightning_attention()) + experts(FFN)
+
+    experts_of = {key: _EXPERTS[key] for key in ("expert_count", "expert_used_count")}
+    keys = _keys(**experts_of, **_HEADS, full_attention_interval=4, residual_scale=1.5)
+    return Family("minimax-01", keys, _model(layer))
+
+
 def _reranker() -> Family:
     tensors: list[Tensor] = [*_qwen3().tensors, ("cls.output.weight", (WIDTH, 2), "matrix")]
     keys = _keys(**_HEADS, pooling_type=4, classifier__output_labels=["yes", "no"])
@@ -291,9 +327,11 @@ FAMILIES: dict[str, Callable[[], Family]] = {
     "lfm2": _lfm2,
     "qwen3next": _qwen3next,
 }
-"""Models that generate text."""
+"""Models that generate text, one of each architecture that most tests go through."""
 
 OTHERS: dict[str, Callable[[], Family]] = {
+    "kimi-linear": _kimi_linear,
+    "minimax-01": _minimax_01,
     "reranker": _reranker,
     "embedding": _embedding,
     "bert": lambda: _bert(1),
@@ -301,4 +339,5 @@ OTHERS: dict[str, Callable[[], Family]] = {
     "bert-plain": lambda: _bert(None),
     "bert-reranker": _bert_reranker,
 }
-"""Models that do not generate text: decoders, then encoders."""
+"""Hybrids of rare kinds, which have tests of their own. Models that do not generate text: decoders,
+then encoders."""

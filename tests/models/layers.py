@@ -15,6 +15,7 @@ MAMBA2_STATE, MAMBA2_HEADS = 16, 8
 # as in real models: with AVX-512, llama.cpp computes heads in steps of 64, and past a smaller one
 WKV_HEAD, LORA = 64, 16
 DELTA_STATE, DELTA_KEY_HEADS, DELTA_VALUE_HEADS = 16, 2, 4
+KDA_HEAD, LATENT, ROTATED = 16, 32, 8
 
 
 def attention(
@@ -187,6 +188,50 @@ def delta_net() -> list[Tensor]:
         ("ssm_ba.weight", (WIDTH, 2 * DELTA_VALUE_HEADS), "matrix"),
         ("ssm_norm.weight", (DELTA_STATE,), "norm"),
         ("ssm_out.weight", (value, WIDTH), "matrix"),
+    ]
+
+
+def delta_attention() -> list[Tensor]:
+    """The delta rule of Kimi Linear, with a gate for each channel."""
+    inner = KDA_HEAD * N_HEADS
+    return [
+        ("attn_norm.weight", (WIDTH,), "norm"),
+        *((f"attn_{name}.weight", (WIDTH, inner), "matrix") for name in "qkv"),
+        *((f"ssm_conv1d_{name}.weight", (CONV, 1, inner), "convolution") for name in "qkv"),
+        ("ssm_f_a.weight", (WIDTH, KDA_HEAD), "matrix"),
+        ("ssm_f_b.weight", (KDA_HEAD, inner), "matrix"),
+        ("ssm_beta.weight", (WIDTH, N_HEADS), "matrix"),
+        ("ssm_a", (1, N_HEADS), "decay"),
+        ("ssm_dt.bias", (inner,), "step"),
+        ("ssm_g_a.weight", (WIDTH, KDA_HEAD), "matrix"),
+        ("ssm_g_b.weight", (KDA_HEAD, inner), "matrix"),
+        ("ssm_norm.weight", (KDA_HEAD,), "norm"),
+        ("attn_output.weight", (inner, WIDTH), "matrix"),
+    ]
+
+
+def lightning_attention() -> list[Tensor]:
+    """The linear attention of MiniMax-01."""
+    inner = HEAD * N_HEADS
+    return [
+        ("attn_norm.weight", (WIDTH,), "norm"),
+        ("attn_norm_2.weight", (inner,), "norm"),
+        ("attn_qkv.weight", (WIDTH, 3 * inner), "matrix"),
+        ("attn_gate.weight", (WIDTH, inner), "matrix"),
+        ("attn_output.weight", (inner, WIDTH), "matrix"),
+    ]
+
+
+def latent_attention() -> list[Tensor]:
+    """Attention over compressed keys and values (MLA)."""
+    return [
+        ("attn_norm.weight", (WIDTH,), "norm"),
+        ("attn_kv_a_norm.weight", (LATENT,), "norm"),
+        ("attn_q.weight", (WIDTH, N_HEADS * (HEAD + ROTATED)), "matrix"),
+        ("attn_kv_a_mqa.weight", (WIDTH, LATENT + ROTATED), "matrix"),
+        ("attn_k_b.weight", (HEAD, LATENT, N_HEADS), "matrix"),
+        ("attn_v_b.weight", (LATENT, HEAD, N_HEADS), "matrix"),
+        ("attn_output.weight", (N_HEADS * HEAD, WIDTH), "matrix"),
     ]
 
 

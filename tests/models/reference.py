@@ -41,13 +41,16 @@ class Answer(NamedTuple):
 class Reference:
     """One model in one context of llama.cpp. `close` frees both."""
 
+    N_SEQUENCES = 1
+
     def __init__(self, path: Path, n_ctx: int, kv: KvType = KvType.F16) -> None:
         lc.llama_backend_init()
         params = lc.llama_model_default_params()
         params.n_gpu_layers = 0
         self._model = lc.llama_model_load_from_file(str(path).encode(), params)
         context = lc.llama_context_default_params()
-        context.n_ctx, context.n_seq_max = n_ctx, 1
+        context.n_ctx, context.n_seq_max = n_ctx, self.N_SEQUENCES
+        context.kv_unified = True
         context.n_batch = context.n_ubatch = BATCH_TOKENS
         context.n_threads = context.n_threads_batch = 1
         context.flash_attn_type = lc.LLAMA_FLASH_ATTN_TYPE_DISABLED

@@ -16,7 +16,7 @@ POSITION_BYTES = 16
 """At most this much for each token is no key and no value."""
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, "minimax-01"])
 def test_a_sequence_takes_its_state_and_its_cells(name: str) -> None:
     reckoned = footprint(read_header(made(name)))
     expected = sum(reckoned.state_bytes) + N_TOKENS * sum(reckoned.cell_bytes)

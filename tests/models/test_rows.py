@@ -49,7 +49,16 @@ class Guesses:
         return [self._dice.randrange(33, 120) for _ in range(min(limit, self._dice.randrange(9)))]
 
 
-@pytest.fixture(scope="module", params=["gemma2", "gemma3", "llama"])
+SLOW = ("jamba", "mamba2", "rwkv7", "gpt-oss")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        *("gemma2", "gemma3", "llama", "lfm2"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW),
+    ],
+)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -125,5 +134,5 @@ def test_every_row_of_logits_is_that_of_its_sequence_alone(
     chance.serve(0)
     found = distances(backend.rows, reference)
     assert len(found) >= 150
-    assert backend.n_cut >= 20
+    assert (backend.n_cut if backend.facts.can_cut else backend.n_copied) >= 20
     assert max(found) < NOISE

@@ -25,20 +25,21 @@ class WatchedBackend(LlamaBackend):
 
     A batch must go on where its slot's tokens end. `rows` has the logits of every output, without
     those of guesses that were cut off at once: each would cost a whole reference. `n_cut` counts
-    the cuts.
+    the cuts, `n_copied` the copies of a beginning.
     """
 
     def __init__(self, loaded: Loaded) -> None:
         super().__init__(loaded)
         self.rows: list[Row] = []
-        self.n_cut = 0
+        self.n_cut = self.n_copied = 0
         self._first_of_pass = 0
         self._tokens: dict[int, list[int]] = {}
         self._exported: dict[bytes, list[int]] = {}
 
     def forget(self) -> None:
         """Begin to collect anew."""
-        self.rows, self.n_cut, self._first_of_pass = [], 0, 0
+        self.rows, self._first_of_pass = [], 0
+        self.n_cut = self.n_copied = 0
 
     def begin(self, batch: Batch) -> None:
         super().begin(batch)
@@ -68,6 +69,7 @@ class WatchedBackend(LlamaBackend):
 
     def copy_prefix(self, source: int, target: int, n_tokens: int) -> None:
         super().copy_prefix(source, target, n_tokens)
+        self.n_copied += 1
         assert not self._tokens.get(target), f"slot {target} is not empty"
         self._tokens[target] = self._tokens[source][:n_tokens]
 

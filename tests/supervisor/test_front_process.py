@@ -39,6 +39,26 @@ asyncio.Runner(loop_factory=uvloop.new_event_loop).run(main())
 """
 
 
+CONFINED = """
+import ctypes, json, resource
+from supervisor import front_process
+
+PR_GET_DUMPABLE = 3
+front_process.confine()
+dumpable = ctypes.CDLL(None).prctl(PR_GET_DUMPABLE, 0, 0, 0, 0)
+print(json.dumps([dumpable, *resource.getrlimit(resource.RLIMIT_CORE)]))
+"""
+
+
+def test_a_confined_front_keeps_its_memory_from_core_files_and_other_processes() -> None:
+    """A process that is not dumpable has no core file where the core pattern is a pipe, and its
+    `/proc/PID/mem` is closed to other processes of its user."""
+    said = subprocess.run(
+        [sys.executable, "-c", CONFINED], capture_output=True, check=True, timeout=60
+    ).stdout
+    assert json.loads(said) == [0, 0, 0]
+
+
 def calls_after(*signals: signal.Signals) -> list[object]:
     """The calls of a front that gets these signals, each while its loop waits."""
     with subprocess.Popen(

@@ -229,6 +229,7 @@ class Loader:
             on_gpu=on_gpu,
             whole=whole,
             windowed=lc.llama_model_n_swa(model) > 0,
+            hybrid=lc.llama_model_is_hybrid(model),
         )
         finders = graph_finders(lc, n_vocab, self._n_sequences, whole=whole)
         for finder in finders:

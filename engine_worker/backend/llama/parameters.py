@@ -138,10 +138,11 @@ def context_parameters(
     on_gpu: bool,
     whole: bool,
     windowed: bool,
+    hybrid: bool,
 ) -> Parameters:
     """`llama_context_params`. `whole`: all layers are on GPUs. The CPU then only looks up rows of
     an embedding, which one thread does faster than several. `windowed`: some layers attend to a
-    sliding window only."""
+    sliding window only. `hybrid`: some layers have a recurrent state, and some attend."""
     params = lc.llama_context_default_params()
     params.n_ctx = layout.n_cells
     params.kv_unified = layout.unified
@@ -150,6 +151,11 @@ def context_parameters(
     if windowed and layout.unified:
         # a second pass takes cells that the window of a draft has passed, and the draft may fail
         params.n_batch = params.n_ubatch
+    if hybrid and not layout.unified:
+        # the graph that llama.cpp reserves has equally many tokens of each sequence; for a pass
+        # that cannot be divided so, that of Kimi Linear aborts the process
+        params.n_ubatch = -(-params.n_ubatch // n_sequences) * n_sequences
+        params.n_batch = max(params.n_batch, params.n_ubatch)
     params.n_outputs_max = max_outputs(n_vocab, n_sequences, params.n_batch)
     params.n_threads = config.n_threads or (1 if whole else host.usable_cores())
     params.n_threads_batch = config.n_threads_batch or params.n_threads

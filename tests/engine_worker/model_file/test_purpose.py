@@ -24,6 +24,8 @@ def header(architecture: str, *groups: str, **metadata: Any) -> GgufHeader:
     [
         (header("llama"), Purpose.GENERATE, Pooling.MEAN),
         (header("llama", llama__pooling_type=0), Purpose.GENERATE, Pooling.MEAN),
+        (header("llama", llama__pooling_type=-1), Purpose.GENERATE, Pooling.MEAN),
+        (header("llama", llama__pooling_type=0xFFFFFFFF), Purpose.GENERATE, Pooling.MEAN),
         (header("qwen3", qwen3__pooling_type=3), Purpose.EMBED, Pooling.LAST),
         (header("bert"), Purpose.EMBED, Pooling.MEAN),
         (header("bert", bert__pooling_type=2), Purpose.EMBED, Pooling.CLS),
@@ -46,6 +48,9 @@ def test_the_header_tells_the_work_of_a_model(
         (header("llama", general__type="adapter"), "adapter"),
         (header("clip"), "clip"),
         (header("t5encoder"), "t5encoder"),
+        (header("qwen3tts"), "qwen3tts"),
+        (header("eagle3"), "eagle3"),
+        (header("gemma4-assistant"), "gemma4-assistant"),
         (header(""), "no architecture"),
     ],
 )

@@ -238,6 +238,9 @@ def test_of_a_last_message_with_calls_the_calls_are_enough() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
     last = {"role": "assistant", "content": "Wait.", "tool_calls": [call]}
     said = "{% if m.tool_calls %}" + CALLS + "{% else %}" + TEXT + "{% endif %}"
+    # so the text cannot have a turn of its own
+    said += "{% if loop.previtem and loop.previtem.role == m.role %}{{ raise_exception('') }}"
+    said += "{% endif %}"
     shown = '{"name": "f", "arguments": {"a": 1}}'
     assert render("{% for m in messages %}" + said + "{% endfor %}", user("x"), last) == (
         f"x;{shown}"

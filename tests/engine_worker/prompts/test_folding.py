@@ -117,6 +117,72 @@ def test_calls_that_need_null_content_get_it() -> None:
     assert "Oslo" in rendered(source, USER, said("assistant", "", tool_calls=[call()]), USER)
 
 
+TEXT_OR_CALLS = (
+    "{% for m in messages %}[{{ m.role }}]{% if CALLS %}"
+    "{% for c in m.tool_calls %}({{ c.function | tojson }}){% endfor %}"
+    "{% else %}{{ m.content }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("condition", ["m.tool_calls", "m.content is none"])
+def test_a_text_beside_calls_gets_a_turn_of_its_own_where_one_of_them_would_be_lost(
+    condition: str,
+) -> None:
+    source = TEXT_OR_CALLS.replace("CALLS", condition)
+    turn = said("assistant", "I look.", tool_calls=[call()], reasoning_content="R")
+    text = rendered(source, USER, turn, said("tool", "R", tool_call_id="call_1"))
+    before, _, behind = text.partition("[assistant]I look.[assistant]")
+    assert before == "[user]U"
+    assert '"city": "Oslo"' in behind
+
+
+def test_a_text_beside_calls_stays_where_it_is_rendered() -> None:
+    source = calls_as("{{ c.function | tojson }}")
+    text = rendered(source, USER, said("assistant", "I look.", tool_calls=[call()]), USER)
+    assert text.count("[assistant]") == 1
+    assert "[assistant]I look.(" in text
+
+
+ALTERNATES_BUT_FOR_CALLS = (
+    "{% set ns = namespace(n=0) %}"
+    "{% for m in messages %}{% if m.role == 'user' or (m.role == 'assistant' and not m.tool_calls)"
+    " %}{% if (m.role == 'user') != (ns.n % 2 == 0) %}{{ raise_exception('must alternate') }}"
+    "{% endif %}{% set ns.n = ns.n + 1 %}{% endif %}{% endfor %}"
+)
+
+
+def test_a_user_s_text_behind_a_result_becomes_a_part_of_it_where_no_user_may_follow() -> None:
+    """As agents send it: a result of a tool and a note in one turn."""
+    source = ALTERNATES_BUT_FOR_CALLS + calls_as("{{ c.function | tojson }}")
+    turn = said("assistant", "", tool_calls=[call()])
+    result = said("tool", "R", tool_call_id="call_1")
+    text = rendered(source, USER, turn, result, said("user", "Note"), USER, tools=True)
+    assert text.endswith("[tool]R\n\nNote\n\nU")
+    text = rendered(source, USER, turn, result, said("user", "Note"), ANSWER, USER, tools=True)
+    assert text.endswith("[tool]R\n\nNote[assistant]A[user]U")
+
+
+def test_a_user_s_text_behind_a_result_is_a_turn_where_one_may_follow() -> None:
+    source = calls_as("{{ c.function | tojson }}")
+    turn = said("assistant", "", tool_calls=[call()])
+    text = rendered(source, USER, turn, said("tool", "R", tool_call_id="call_1"), USER, tools=True)
+    assert text.endswith("[tool]R[user]U")
+
+
+def test_calls_are_native_also_if_those_of_the_last_message_are_not_rendered() -> None:
+    source = calls_as("{{ c.function | tojson }}").replace(
+        "{% for m in messages %}",
+        "{% set shown = messages[:-1] if messages[-1].role == 'assistant' else messages %}"
+        "{% for m in shown %}",
+    )
+    turn = said("assistant", "", tool_calls=[call("f", "a"), call("g", "b")])
+    results = [said("tool", "R1", tool_call_id="a"), said("tool", "R2", tool_call_id="b")]
+    text = rendered(source, USER, turn, *results, tools=True)
+    assert "<tool_call>" not in text
+    assert text.endswith("[tool]R1[tool]R2")
+    assert text.count('"arguments": {"city": "Oslo"}') == 2
+
+
 def test_ids_of_nine_digits_keep_results_with_their_calls() -> None:
     source = calls_as(
         "{% if c.id | length != 9 %}{{ raise_exception('') }}{% endif %}{{ c.id }}"
