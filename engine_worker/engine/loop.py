@@ -137,7 +137,9 @@ class Engine:
     def take_requests(self) -> None:
         """Handle everything in the inbox, unless the next step has begun; wait for a message when
         there is nothing to do."""
-        if not self.scheduler.is_idle and self._ahead.began_at is not None:
+        if self.scheduler.is_idle:
+            self._ahead.undo()
+        elif self._ahead.began_at is not None:
             return
         if self.scheduler.is_idle and self._embedding.is_idle:
             self._count_cells()

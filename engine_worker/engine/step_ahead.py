@@ -36,8 +36,8 @@ class _Next(Struct):
 class StepAhead(StepByStep):
     """Belongs to the engine thread.
 
-    Invariant: between `begin` and `has_begun` no message is handled, so that no sequence ends or
-    arrives, and nothing else uses the backend's cells.
+    Invariant: between `begin` and `has_begun` no message is handled, so that no sequence arrives,
+    and nothing else uses the backend's cells.
     """
 
     def __init__(
@@ -69,10 +69,10 @@ class StepAhead(StepByStep):
         if begun is not None and begun.batch == batch and begun.edits == planned:
             self._begun = None
             return True
-        self._undo()
+        self.undo()
         return False
 
-    def _undo(self) -> None:
+    def undo(self) -> None:
         begun, self._begun = self._begun, None
         if begun is None:
             return
@@ -85,15 +85,17 @@ class StepAhead(StepByStep):
 
     def _following(self, plan: Plan, batch: Batch) -> _Next | None:
         """The step after the plan's, if it can be foreseen."""
+        scheduler = self._scheduler
         decoding = [work for work in plan.work if isinstance(work, Decode)]
-        if len(decoding) != len(self._scheduler.running):
+        if len(decoding) != len(scheduler.running):
             return None
         slots = batch.sequences
         positions = [work.next_position for work in plan.work]
         known = [position for position in positions if position is not None]
         if not slots or len(known) != len(slots) or len(slots) <= slots[-1] - slots[0]:
             return None  # in the last case a gap may be closed
-        if not all([_goes_on(work.sequence) for work in decoding]):
+        may_stop = not scheduler.waiting and scheduler.slots.keeps_row(len(decoding))
+        if not all([_goes_on(work.sequence, may_stop=may_stop) for work in decoding]):
             return None
         again = {row: work for row, work in enumerate(plan.work) if not isinstance(work, Decode)}
         return _Next(
@@ -127,9 +129,15 @@ class StepAhead(StepByStep):
         self._begun = following
 
 
-def _goes_on(sequence: Sequence) -> bool:
-    """Whether a sequence gains another token after the next one, unless that is an end token, and
-    needs no logits once its token is chosen."""
+def _goes_on(sequence: Sequence, *, may_stop: bool) -> bool:
+    """Whether the slot of a sequence computes the next token in the next step, unless that is an
+    end token, and no logits are needed once it is chosen. `may_stop`: a sequence that ends leaves
+    its row, so a stop string or a guide may end it."""
     spec = sequence.spec
-    may_stop = spec.stop or spec.rules.stop or sequence.guide is not None
-    return sequence.room > 1 and not may_stop and spec.logprobs is None
+    stops = spec.stop or sequence.guide is not None
+    return (
+        sequence.room > 1
+        and (may_stop or not stops)
+        and not spec.rules.stop
+        and spec.logprobs is None
+    )

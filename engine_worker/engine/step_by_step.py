@@ -14,13 +14,16 @@ class StepByStep:
     @property
     def began_at(self) -> float | None:
         """When the step that is begun ahead was begun, in monotonic seconds; None without one. No
-        message is handled until `has_begun` has been asked."""
+        message is handled until `has_begun` has been asked, or `undo` been called."""
         return None
 
     def has_begun(self, planned: collections.abc.Sequence[KvEdit], batch: Batch) -> bool:
         """Whether the backend computes this planned batch already, behind the planned edits. Any
         other one that was begun ahead is undone. Raises `DecodeFailed` if it has failed."""
         return False
+
+    def undo(self) -> None:
+        """Take back a step that is begun ahead: no sequence is left. Raises `DecodeFailed`."""
 
     def foresee(self, plan: Plan, batch: Batch) -> None:
         """Prepare the step after the plan's. Called once the plan's batch has begun."""

@@ -97,6 +97,11 @@ class Slots:
     def settle(self) -> None:
         """Called once for each plan, when all sequences that start in it have their slots."""
 
+    def keeps_row(self, n_running: int) -> bool:
+        """Whether one of `n_running` sequences that ends in this step leaves its row in the next
+        one: its last token in its place."""
+        return False
+
     # slots that no sequence owns
 
     def give_up(self, slot: int) -> None:

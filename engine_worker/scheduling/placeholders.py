@@ -65,6 +65,10 @@ class PlaceholderSlots(StreamSlots):
         many."""
         return self._n_rows + 2 * len(self._held) > self._pays.most_rows
 
+    def keeps_row(self, n_running: int) -> bool:
+        n_rows = self._n_rows + 2 * len(self._held) + 1
+        return self._pays.least_rows < n_running and n_rows <= self._pays.most_rows
+
     def computed(self, row: "Placeholder") -> None:
         """A step has computed a row: its cell is to be forgotten."""
         self._n_rows += 1

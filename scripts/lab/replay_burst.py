@@ -8,7 +8,8 @@ Prints the milliseconds from the arrival until each has gained its next token (m
 percentile, last), the steps and milliseconds until all have, and the longest gap of the streams
 that ran before.
 
-With `--batch-tokens` a step computes at most so many tokens.
+With `--batch-tokens` a step computes at most so many tokens. With `--policy` replays are computed
+whole, or in chunks of one length (`overlapped`), whatever the size of the model.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from gpufc.ids import Epoch, RequestId, RequestNo
 from gpufc.protocol import FromWorker, Generate, Step
 from gpufc.sampling import SamplingParams
 
+WORDS = "A story of the sea, told by an old sailor who had lost his ship and found a better one."
 WARM_STEPS = 20
 N_TOKENS = 600
 
@@ -54,7 +56,9 @@ def main() -> None:
         max_running=n_slots,
         batch_tokens=options.batch_tokens or backend.facts.batch_tokens,
     )
-    words = backend.tokenize("A story of the sea. " * 400, add_special=True, parse_special=False)
+    if options.policy is not None:
+        engine.scheduler._shape._pays = options.policy == "whole"  # type: ignore[attr-defined]
+    words = backend.tokenize(WORDS, add_special=True, parse_special=False)
     for _ in range(options.rounds):
         _round(engine, words, options, told)
 
@@ -107,15 +111,15 @@ def _longest_gap(told: list[tuple[float, int]], requests: range, began: float) -
 
 
 def _request(number: int, words: list[int], n_prompt: int, n_generated: int) -> Generate:
-    start = number % 40  # so that no prompt is the beginning of another one
-    generated = words[start + n_prompt : start + n_prompt + n_generated]
+    dice = random.Random(number)  # so that no sequence begins as another one does
+    known = dice.choices(words[1:], k=n_prompt + n_generated)
     return Generate(
         Epoch(1),
         RequestNo(number),
         RequestId(f"r{number}"),
         choice=0,
-        prompt_tokens=(words[1 + number], *words[start : start + n_prompt - 1]),
-        tokens=tuple(generated),
+        prompt_tokens=tuple(known[:n_prompt]),
+        tokens=tuple(known[n_prompt:]),
         sampling=SamplingParams(seed=number, temperature=0.8, ignore_eos=True),
         max_tokens=N_TOKENS,
     )
@@ -136,6 +140,7 @@ def _options() -> argparse.Namespace:
     add("--rounds", type=int, default=3)
     add("--seed", type=int, default=1)
     add("--batch-tokens", type=int, help="(as the worker would choose)")
+    add("--policy", choices=["whole", "overlapped"], help="(by the size of the model)")
     add("--layout", type=KvUnified, default=KvUnified.AUTO, choices=list(KvUnified))
     return parser.parse_args()
 

@@ -25,7 +25,7 @@ from engine_worker.engine.choosing import Choosing
 from engine_worker.sampling.batch import Pick
 from engine_worker.speculation.drafter import Draft, DraftRequest
 from engine_worker.text.sequence import Sequence
-from gpufc.config import BackendKind, ModelConfig, Replay
+from gpufc.config import BackendKind, KvUnified, ModelConfig, Replay
 from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.ids import RequestNo
 from gpufc.protocol import FinishReason, Generate, LogprobsWanted
@@ -108,6 +108,30 @@ def many(**fields: Any) -> list[Generate]:
     return [
         asked(10 * at + n, kind, **fields) for at, kind in enumerate(CONSTRAINTS) for n in (1, 2, 3)
     ]
+
+
+def test_steps_begin_ahead_of_guided_streams_with_the_same_answers(compiler: Compiler) -> None:
+    requests = many()
+    n_streams = len(requests)
+    config = ModelConfig(
+        backend=BackendKind.FAKE, kv_cells=512 * n_streams, kv_unified=KvUnified.FALSE
+    )
+    backend = FakeBackend(config, n_streams)
+    backend.facts = msgspec.structs.replace(
+        backend.facts, asynchronous=True, n_gpu_layers=backend.facts.n_layers
+    )
+    run = EngineRun(backend, max_running=n_streams, batch_tokens=256)
+    run.engine._guide = compiler.guide
+    n_ahead = 0
+
+    def count() -> None:
+        nonlocal n_ahead
+        n_ahead += run.engine._ahead.began_at is not None
+
+    run.run(*requests, between=count)
+    assert n_ahead > 10
+    usual = answers(engine(compiler), requests)
+    assert [run.tokens(one.request) for one in requests] == usual
 
 
 @pytest.fixture

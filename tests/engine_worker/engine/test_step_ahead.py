@@ -136,6 +136,44 @@ def test_no_step_is_begun_ahead_of_a_sequence_that(fields: dict[str, Any]) -> No
     check(run, hindered, free)
 
 
+@pytest.mark.parametrize("n_waiting", [0, 5])
+def test_a_stream_that_a_stop_string_ends_has_no_step_in_vain(n_waiting: int) -> None:
+    """It leaves its row to the step that has begun, unless another sequence takes its slot."""
+    run = AheadRun(device())
+    n_requests = N_STREAMS + n_waiting
+    requests = []
+    for n in range(n_requests):
+        words = prompt(f"{n:02} [[say:{'-' * (10 + 3 * n)}.]]")
+        requests.append(spec(n, words, max_tokens=200, stop=(".",)))
+    ends = []
+
+    def count() -> None:
+        ends.append(N_STREAMS - len(run.engine.scheduler.running))
+
+    run.on_begin = lambda is_ahead: is_ahead and count()
+    run.run(*requests)
+    assert {1, 2} <= set(ends), "steps begin ahead while streams end"
+    assert run.n_in_vain == 0
+    for n in range(n_requests):
+        assert run.text(n) == "-" * (10 + 3 * n)
+
+
+def test_no_cell_is_left_of_a_step_that_was_begun_when_all_streams_ended() -> None:
+    run = AheadRun(device())
+    for n in range(N_STREAMS):
+        words = prompt(f"{n:02} [[say:{'-' * 30}.]]")
+        run.engine.inbox.put(spec(n, words, max_tokens=200, stop=(".",)))
+    while not run.engine.inbox.empty() or run.engine.scheduler.running:
+        run.step()
+    assert run.n_in_vain == 1
+    run.engine.inbox.put(Cancel(Epoch(1), RequestNo(99)))
+    run.engine.take_requests()
+    holdings = run.engine.scheduler.slots.holdings()
+    assert holdings
+    for one in holdings:
+        assert run.fake.history(one.slot) == list(one.tokens)
+
+
 def test_steps_with_placeholder_rows_begin_ahead_until_the_rows_are_too_many() -> None:
     run, n_short = AheadRun(device()), 2
     ends = [5 if n < n_short else 100 for n in range(N_STREAMS)]
