@@ -43,7 +43,11 @@ class Reference:
 
     N_SEQUENCES = 1
 
-    def __init__(self, path: Path, n_ctx: int, kv: KvType = KvType.F16) -> None:
+    def __init__(
+        self, path: Path, n_ctx: int, kv: KvType = KvType.F16, *, flash: bool = True
+    ) -> None:
+        """By default with flash attention where a worker on a CPU has it. Its sums depend on the
+        shape of a batch; without it only those of matrices do."""
         lc.llama_backend_init()
         params = lc.llama_model_default_params()
         params.n_gpu_layers = 0
@@ -53,7 +57,8 @@ class Reference:
         context.kv_unified = True
         context.n_batch = context.n_ubatch = BATCH_TOKENS
         context.n_threads = context.n_threads_batch = 1
-        context.flash_attn_type = lc.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        if kv is not KvType.F16 or not flash:
+            context.flash_attn_type = lc.LLAMA_FLASH_ATTN_TYPE_DISABLED
         context.swa_full = True
         context.type_k = context.type_v = {KvType.F16: 1, KvType.F32: 0}[kv]
         self._context = lc.llama_init_from_model(self._model, context)

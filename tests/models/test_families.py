@@ -3,10 +3,11 @@
 import pytest
 
 from engine_worker.backend.llama.backend import LlamaBackend
-from gpufc.config import Replay
+from gpufc.config import KvUnified, Replay
 from tests.models.families import FAMILIES
+from tests.models.making import made
 from tests.models.reference import Reference
-from tests.models.runs import ModelRun, require_equal, some_tokens
+from tests.models.runs import N_CTX, ModelRun, loaded, require_equal, some_tokens
 
 N_TOKENS = 12
 
@@ -27,6 +28,17 @@ def test_a_prompt_is_answered_as_by_llama_cpp_alone(
 ) -> None:
     prompt, alone = reference.surest(some_tokens(n_prompt, 1), N_TOKENS)
     require_equal(run.answer(prompt, N_TOKENS), alone)
+
+
+@pytest.mark.parametrize("n_prompt", [3, 300])
+def test_with_the_usual_attention_a_prompt_is_answered_as_by_llama_cpp_alone(
+    name: str, n_prompt: int
+) -> None:
+    usual = Reference(made(name), N_CTX)
+    prompt, alone = usual.surest(some_tokens(n_prompt, 1), N_TOKENS)
+    usual.close()
+    with loaded(name, KvUnified.FALSE) as backend:
+        require_equal(ModelRun(backend).answer(prompt, N_TOKENS), alone)
 
 
 def test_eight_prompts_at_once_are_answered_as_if_alone(
