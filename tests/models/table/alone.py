@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import llama_cpp.llama_cpp as lc
 import numpy as np
@@ -18,9 +19,26 @@ TAILS = ((), (1,), (3,), (1,) * 32)
 """Sizes of the last passes: none of their own, few tokens behind a prefix from a cache, and the
 tokens of an answer."""
 
+HOLE = 324
+"""Cells of another sequence that is given up before the last passes, whose cells lie there then."""
+
 BEHIND = (1, 77)
 """Cells of another sequence before those of the tokens. A shift by anything but 16 changes the
 order in which attention sums."""
+
+
+OTHER = 1
+"""The other sequence."""
+
+
+class Way(NamedTuple):
+    """Passes of this size and then of those of `tail`, behind `n_before` cells of another sequence,
+    which is given up before the tail or not."""
+
+    size: int
+    tail: Sequence[int]
+    n_before: int = 0
+    gives_up: bool = False
 
 
 class Alone(Reference):
@@ -42,32 +60,36 @@ class Alone(Reference):
     def moved(self, tokens: Sequence[int], first: int, second: int) -> float:
         """See `judging.Moved`: the range of the lead over sizes of passes, of the last pass, and
         over places in the cache."""
-        ways = [(size, tail, 0) for size in self._passes for tail in TAILS]
-        ways += [(self._passes[0], (1,), n_cells) for n_cells in BEHIND]
-        found = [self._after(tokens, *way) for way in ways]
+        first = self._passes[0]
+        ways = [Way(size, tail) for size in self._passes for tail in TAILS]
+        ways += [Way(first, (1,), n_before) for n_before in BEHIND]
+        ways.append(Way(first, TAILS[-1], HOLE, gives_up=True))
+        found = [self._after(tokens, way) for way in ways]
         leads = [float(logits[first] - logits[second]) for logits in found]
         return max(leads) - min(leads)
 
-    def _after(
-        self, tokens: Sequence[int], size: int, tail: Sequence[int], n_before: int
-    ) -> np.ndarray:
-        """The logits after all tokens, in passes of this size and then of those of `tail`, behind
-        `n_before` cells of another sequence."""
-        lc.llama_memory_clear(lc.llama_get_memory(self._context), True)
-        self._fill(n_before)
-        end = max(0, len(tokens) - sum(tail))
-        starts = [*range(0, end, size), *accumulate(tail[:-1], initial=end), len(tokens)]
+    def _after(self, tokens: Sequence[int], way: Way) -> np.ndarray:
+        """The logits after all tokens, computed in this way."""
+        memory = lc.llama_get_memory(self._context)
+        lc.llama_memory_clear(memory, True)
+        self._fill(way.n_before)
+        end = max(0, len(tokens) - sum(way.tail))
+        starts = [*range(0, end, way.size), *accumulate(way.tail[:-1], initial=end), len(tokens)]
         for start, stop in pairwise(starts):
+            if start == end and way.gives_up:
+                lc.llama_memory_seq_rm(memory, OTHER, -1, -1)
             if part := list(tokens[start:stop]):
                 logits = self._logits(part)
         return logits
 
     def _fill(self, n_cells: int) -> None:
         """Compute so many tokens of the other sequence."""
-        batch = lc.llama_batch_init(max(1, n_cells), 0, 1)
-        batch.n_tokens = n_cells
-        for at in range(n_cells):
-            batch.token[at], batch.pos[at], batch.logits[at] = 40, at, at == n_cells - 1
-            batch.n_seq_id[at], batch.seq_id[at][0] = 1, 1
-        assert not n_cells or lc.llama_decode(self._context, batch) == 0
+        batch = lc.llama_batch_init(BATCH_TOKENS, 0, 1)
+        for start in range(0, n_cells, BATCH_TOKENS):
+            batch.n_tokens = min(BATCH_TOKENS, n_cells - start)
+            for at in range(batch.n_tokens):
+                batch.token[at], batch.pos[at] = 40, start + at
+                batch.n_seq_id[at], batch.seq_id[at][0] = 1, OTHER
+                batch.logits[at] = at == batch.n_tokens - 1
+            assert lc.llama_decode(self._context, batch) == 0
         lc.llama_batch_free(batch)
