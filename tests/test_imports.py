@@ -154,16 +154,28 @@ def test_only_the_store_imports_the_client_of_nats() -> None:
     assert users == {"supervisor.cells.nats_store"}
 
 
-def test_a_starting_front_has_loaded_neither_an_engine_nor_what_it_may_not_need() -> None:
-    code = "import sys, supervisor.app; print(*sorted(sys.modules))"
+def loaded_with(module: str) -> set[str]:
+    """All modules of a process that has imported this one."""
+    code = f"import sys, {module}; print(*sorted(sys.modules))"
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
-    loaded = {name.split(".")[0] for name in result.stdout.split()}
+    return set(result.stdout.split())
+
+
+def test_a_starting_worker_leaves_templates_to_their_process() -> None:
+    found = loaded_with("engine_worker.worker")
+    assert "llguidance" in found
+    assert "jinja2" not in found
+
+
+def test_a_starting_front_has_loaded_neither_an_engine_nor_what_it_may_not_need() -> None:
+    found = loaded_with("supervisor.app")
+    loaded = {name.split(".")[0] for name in found}
     assert "aiohttp" in loaded
     assert not loaded & (ENGINE | ON_DEMAND)
     rooms = {
         *("supervisor.cells", "supervisor.cluster", "supervisor.downloads", "supervisor.fabric"),
         *("supervisor.plugins", "supervisor.remote"),
     }
-    assert not rooms & set(result.stdout.split())
+    assert not rooms & found

@@ -21,9 +21,9 @@ from msgspec import structs
 from engine_worker.prompts.conversation import Conversation, Message
 from engine_worker.prompts.folding import folded
 from engine_worker.prompts.frames import frame_of
+from engine_worker.prompts.templates import CHATML, MAX_SOURCE_CHARS
 from engine_worker.prompts.traits import NEEDLE, Traits, probed
 
-MAX_SOURCE_CHARS = 1 << 20
 MAX_RENDERED_CHARS = 16 << 20
 MAX_REASON_CHARS = 500
 TELLING_CHARS = 64
@@ -32,14 +32,6 @@ TELLING_CHARS = 64
 _ROLES = ("system", "user", "assistant", "tool")
 _ASKING = ("system", "user")
 """Roles of messages that are often the last one, and short."""
-
-CHATML = (
-    "{% for message in messages %}"
-    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-"""For models that bring no template. Most models understand it."""
 
 
 class TemplateError(Exception):

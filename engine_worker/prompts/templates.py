@@ -1,10 +1,19 @@
-"""Which chat template a model is used with."""
+"""Which chat template a model is used with. A template itself needs jinja2, its source does not."""
 
 from collections.abc import Callable
 from pathlib import Path
 
-from engine_worker.prompts.chat_template import CHATML, MAX_SOURCE_CHARS
 from gpufc.errors import ModelLoadError
+
+MAX_SOURCE_CHARS = 1 << 20
+
+CHATML = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""For models that bring no template. Most models understand it."""
 
 BUILT_IN = {"chatml": CHATML}
 

@@ -15,7 +15,7 @@ from tests.chaos.faults import Fault
 from tests.chaos.moments import Moment
 from tests.chaos.rig import rig, stop_and_look, wrong_counters
 
-N_CELLS = 20
+N_CELLS = 14
 N_STREAMS, N_TOKENS, N_KILLS = 4, 40, 2
 # two engine threads wait for each other at every step, which takes long on a busy machine
 ENVIRON = {"GPUFC_RESTART_LIMIT": "100", "GPUFC_N_THREADS": "1"}

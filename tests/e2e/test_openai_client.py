@@ -19,11 +19,13 @@ from tests.service import Service, service, wait_for
 
 pytestmark = pytest.mark.model
 
+N_CTX = 256
+
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("e2e") / "run"
-    arguments = ("--model-path", str(model_path), "--n-ctx", "512")
+    arguments = ("--model-path", str(model_path), "--n-ctx", str(N_CTX))
     with service(folder, *arguments, environ=SAME_PASSES) as started:
         yield started
 
@@ -220,13 +222,13 @@ def test_a_prompt_over_the_context_is_a_bad_request(client: openai.OpenAI) -> No
 def test_max_tokens_beyond_the_room_are_cut_to_it(client: openai.OpenAI) -> None:
     answer = client.completions.create(
         model=model_name(client),
-        prompt=" word" * 490,
-        max_tokens=512,
+        prompt=" word" * (N_CTX - 22),
+        max_tokens=N_CTX,
         extra_body={"ignore_eos": True},
     )
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage is not None
-    assert answer.usage.total_tokens == 512
+    assert answer.usage.total_tokens == N_CTX
 
 
 def test_a_wrong_value_names_its_field(client: openai.OpenAI) -> None:

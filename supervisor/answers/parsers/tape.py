@@ -6,6 +6,7 @@ where a piece ended: a step that needs the next character waits for it.
 
 import re
 from collections.abc import Callable, Generator, Sequence
+from functools import cached_property
 from typing import TypeVar
 
 from gpufc.protocol import FinishReason
@@ -30,17 +31,28 @@ class Cut(Exception):
 
 
 class Markers:
-    """A set of markers to search for. No marker may be a prefix of another."""
+    """A set of markers to search for. No marker may be a prefix of another.
 
-    __slots__ = ("_begun", "_first", "_longest", "_whole")
+    Patterns are compiled at the first search: a front imports all families, and serves few.
+    """
 
     def __init__(self, *markers: str) -> None:
         if any(a != b and b.startswith(a) for a in markers for b in markers):
             raise ValueError(f"one marker is a prefix of another: {markers}")
-        self._whole = re.compile("|".join(map(re.escape, markers)))
-        self._first = re.compile("|".join(re.escape(marker[0]) for marker in markers))
-        self._begun = re.compile("|".join(map(_begun, markers)))
+        self._markers = markers
         self._longest = max(map(len, markers))
+
+    @cached_property
+    def _whole(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(re.escape, self._markers)))
+
+    @cached_property
+    def _first(self) -> re.Pattern[str]:
+        return re.compile("|".join(re.escape(marker[0]) for marker in self._markers))
+
+    @cached_property
+    def _begun(self) -> re.Pattern[str]:
+        return re.compile("|".join(map(_begun, self._markers)))
 
     def find(self, text: str, at: int) -> re.Match[str] | None:
         return self._whole.search(text, at)

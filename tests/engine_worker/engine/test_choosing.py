@@ -235,9 +235,9 @@ def test_a_replay_at_any_token_ends_in_the_same_answer(
     (whole,) = answers(engine(compiler), [asked(1, kind, replay=replay)])
     for n_known in range(1, len(whole)):
         request = asked(1, kind, tuple(whole[:n_known]), replay=replay)
-        for on_a_device in (True, False):
-            (rest,) = answers(engine(compiler, on_a_device=on_a_device), [request])
-            assert [*whole[:n_known], *rest] == whole, n_known
+        on_a_device = n_known % 2 == 0
+        (rest,) = answers(engine(compiler, on_a_device=on_a_device), [request])
+        assert [*whole[:n_known], *rest] == whole, n_known
 
 
 def test_masks_are_computed_of_refused_rows_only(

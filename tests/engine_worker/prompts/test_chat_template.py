@@ -7,13 +7,10 @@ from hypothesis import given as drawn
 from hypothesis import strategies as st
 
 from engine_worker.model_file.gguf_header import read_header
-from engine_worker.prompts.chat_template import (
-    MAX_SOURCE_CHARS,
-    ChatTemplate,
-    TemplateError,
-)
+from engine_worker.prompts.chat_template import ChatTemplate, TemplateError
 from engine_worker.prompts.conversation import Conversation, Message
 from engine_worker.prompts.folding import folded
+from engine_worker.prompts.templates import MAX_SOURCE_CHARS
 
 
 def user(content: str) -> Message:
