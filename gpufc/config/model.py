@@ -194,13 +194,16 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     n_threads: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None,
         Meta(
-            description="CPU threads for decoding [default: all cores; 1 if GPUs hold all layers]",
+            description="CPU threads for decoding [default: all cores, of 8 and more all but one;"
+            " 1 if GPUs hold all layers]",
             extra=SWAP,
         ),
     ] = None
     n_threads_batch: Annotated[
         Annotated[int, Meta(ge=1, le=1024)] | None,
-        Meta(description="CPU threads for prompts [default: n_threads]", extra=SWAP),
+        Meta(
+            description="CPU threads for prompts [default: n_threads, else all cores]", extra=SWAP
+        ),
     ] = None
     share_cores: Annotated[
         bool,

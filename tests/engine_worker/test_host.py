@@ -49,6 +49,10 @@ def stat(busy: int, cpus: set[int]) -> str:
     return "\n".join(["cpu 1 2 3 4 5 6 7 8 9 10", *lines, "cpu9999 7777 0 0 0 0 0 0 0", "intr 5"])
 
 
+def test_one_of_many_cores_is_left_to_what_runs_at_each_token() -> None:
+    assert [host.decoding_threads(n_cores) for n_cores in (1, 2, 7, 8, 16)] == [1, 2, 7, 7, 15]
+
+
 def test_cores_used_by_others_are_what_this_process_did_not_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -157,8 +157,7 @@ def context_parameters(
         params.n_ubatch = -(-params.n_ubatch // n_sequences) * n_sequences
         params.n_batch = max(params.n_batch, params.n_ubatch)
     params.n_outputs_max = max_outputs(n_vocab, n_sequences, params.n_batch)
-    params.n_threads = config.n_threads or (1 if whole else host.usable_cores())
-    params.n_threads_batch = config.n_threads_batch or params.n_threads
+    params.n_threads, params.n_threads_batch = _threads(config, whole=whole)
     flash = _FLASH[flash_attention(config, on_gpu=on_gpu)]
     params.flash_attn_type = constant(lc, f"LLAMA_FLASH_ATTN_TYPE_{flash}")
     params.type_k = _TYPES[config.cache_type_k]
@@ -166,6 +165,14 @@ def context_parameters(
     params.swa_full = True  # a sliding window that has moved on could not be cut back
     params.no_perf = True
     return params
+
+
+def _threads(config: ModelConfig, *, whole: bool) -> tuple[int, int]:
+    """CPU threads for steps of few tokens, and for those of a prompt."""
+    if config.n_threads is not None:
+        return config.n_threads, config.n_threads_batch or config.n_threads
+    n_cores = 1 if whole else host.usable_cores()
+    return host.decoding_threads(n_cores), config.n_threads_batch or n_cores
 
 
 _POOLINGS = {

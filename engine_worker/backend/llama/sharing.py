@@ -26,7 +26,10 @@ FIRST_STAY, LONGEST_STAY = 64, 1024
 """Passes with the chosen number before all are tried again; twice as many each time that the choice
 is the same."""
 
-_SIZES = (1, 4, 16, 64, 256)
+FEW_TOKENS = 64
+"""Passes of at most so many tokens count as those of decoding; larger ones have prompts."""
+
+_SIZES = (1, 4, 16, FEW_TOKENS, 256)
 """Passes of at most so many tokens are compared with each other."""
 
 
@@ -42,10 +45,11 @@ class _Trial(Struct):
 
 
 class SharedCores:
-    """Chooses a number of threads from 1 to `n_threads`, on a machine of `n_cores`."""
+    """Chooses a number of threads on a machine of `n_cores`: while no other process uses them
+    `n_threads` for decoding and `n_threads_batch` for prompts, else from 1 to these."""
 
-    def __init__(self, n_threads: int, n_cores: int) -> None:
-        self._n_threads = n_threads
+    def __init__(self, n_threads: int, n_threads_batch: int, n_cores: int) -> None:
+        self._n_threads, self._n_threads_batch = n_threads, n_threads_batch
         self._n_spare = max(0, n_cores - n_threads)
         self._competing = 0.0
         self._agreeing_s = 0.0
@@ -64,9 +68,10 @@ class SharedCores:
     def threads(self, n_tokens: int) -> int:
         """For the next pass, of so many tokens."""
         trial = self._trial_of(n_tokens)
+        most = self._most(n_tokens)
         if trial is None:
-            return self._n_threads
-        return trial.chosen or next(iter(self._untried(trial)), self._n_threads)
+            return most
+        return trial.chosen or next(iter(self._untried(trial, most)), most)
 
     def computed(self, n_tokens: int, n_threads: int, seconds: float) -> None:
         """A pass of so many tokens took so long with so many threads."""
@@ -75,7 +80,7 @@ class SharedCores:
             return
         if trial.chosen is None:
             trial.seconds.setdefault(n_threads, []).append(seconds)
-            if not self._untried(trial):
+            if not self._untried(trial, self._most(n_tokens)):
                 _choose(trial)
         else:
             trial.left -= 1
@@ -88,10 +93,13 @@ class SharedCores:
             return None
         return self._trials.setdefault(bisect_left(_SIZES, n_tokens), _Trial())
 
-    def _untried(self, trial: _Trial) -> list[int]:
-        """Of all threads, as many as cores are free, and half: the numbers not tried enough."""
-        free, half = self._n_threads - round(self._competing), self._n_threads // 2
-        numbers = {self._n_threads, max(1, free), max(1, half)}
+    def _most(self, n_tokens: int) -> int:
+        return self._n_threads if n_tokens <= FEW_TOKENS else self._n_threads_batch
+
+    def _untried(self, trial: _Trial, most: int) -> list[int]:
+        """Of `most` threads, as many as cores are free, and half: the numbers not tried enough."""
+        free, half = most - round(self._competing), most // 2
+        numbers = {most, max(1, free), max(1, half)}
         return sorted(n for n in numbers if len(trial.seconds.get(n, ())) < TRIES)
 
 

@@ -48,10 +48,11 @@ class SharingTeam:
         """With these numbers the context was made."""
         n_cores = host.logical_cores()
         self._bindings = bindings
-        self._most, self._most_batch = n_threads, n_threads_batch
+        self._most = n_threads
         self.n_threads = n_threads
+        self._is_set = n_threads == n_threads_batch  # else llama.cpp's rule differs from this one
         self._use = host.CoreUse()
-        self._cores = SharedCores(n_threads, n_cores)
+        self._cores = SharedCores(n_threads, n_threads_batch, n_cores)
         self._ended, self._idle_s = time.monotonic(), 0.0  # of the last pass, and of the window
         self._waiting: Waiting = GnuWaiting.of(n_threads, n_cores) or AsItIs()
 
@@ -62,10 +63,9 @@ class SharingTeam:
         if window is not None:
             self._look(*window)
         n_threads = self._cores.threads(n_tokens)
-        if n_threads != self.n_threads:
-            self.n_threads = n_threads
-            n_batch = self._most_batch if n_threads == self._most else n_threads
-            self._bindings.llama_set_n_threads(context, n_threads, n_batch)
+        if n_threads != self.n_threads or not self._is_set:
+            self.n_threads, self._is_set = n_threads, True
+            self._bindings.llama_set_n_threads(context, n_threads, n_threads)
         code = int(self._bindings.llama_decode(context, batch))
         self._ended = time.monotonic()
         self._cores.computed(n_tokens, n_threads, self._ended - began)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from engine_worker import host
 from engine_worker.backend.llama.embedder_loading import SecondContext, Shape
 from engine_worker.backend.llama.loading import Loaded, Loader
 from engine_worker.backend.llama.log import LlamaLog
@@ -281,6 +282,28 @@ def test_types_threads_and_split_reach_llama_cpp(load: Load) -> None:
     (context,) = llama.contexts
     assert (context.type_k, context.type_v) == (8, 1)
     assert (context.n_threads, context.n_threads_batch) == (3, 5)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "config", "threads"),
+    [
+        ((), {}, (15, 16)),
+        ((), {"n_threads": 3}, (3, 3)),
+        ((), {"n_threads_batch": 5}, (15, 5)),
+        ((8000,), {}, (1, 1)),
+    ],
+)
+def test_threads_are_those_of_the_cores_unless_a_gpu_computes(
+    load: Load,
+    monkeypatch: pytest.MonkeyPatch,
+    gpus: tuple[int, ...],
+    config: dict[str, int],
+    threads: tuple[int, int],
+) -> None:
+    monkeypatch.setattr(host, "usable_cores", lambda: 16)
+    _, llama = load(*gpus, **config)
+    (context,) = llama.contexts
+    assert (context.n_threads, context.n_threads_batch) == threads
 
 
 @pytest.mark.parametrize(

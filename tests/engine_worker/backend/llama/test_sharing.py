@@ -1,6 +1,12 @@
 from collections.abc import Callable
 
-from engine_worker.backend.llama.sharing import AGREEING_S, FIRST_STAY, TRIES, SharedCores
+from engine_worker.backend.llama.sharing import (
+    AGREEING_S,
+    FEW_TOKENS,
+    FIRST_STAY,
+    TRIES,
+    SharedCores,
+)
 
 Seconds = Callable[[int, int], float]
 """The seconds of a pass by its tokens and threads."""
@@ -26,16 +32,24 @@ def passes(cores: SharedCores, count: int, seconds: Seconds, n_tokens: int = 1) 
 
 
 def crowded(n_threads: int = 2, n_cores: int = 2, others: float = 1.0) -> SharedCores:
-    cores = SharedCores(n_threads, n_cores)
+    cores = SharedCores(n_threads, n_threads, n_cores)
     cores.used(others, AGREEING_S)
     return cores
 
 
 def test_all_threads_compute_on_cores_of_their_own() -> None:
-    cores = SharedCores(2, 2)
+    cores = SharedCores(2, 2, 2)
     for _ in range(10):
         cores.used(0.3, 0.25)
     assert passes(cores, 100, alone) == [2] * 100
+
+
+def test_prompts_have_threads_of_their_own_number() -> None:
+    cores = SharedCores(15, 16, 16)
+    assert [cores.threads(n_tokens) for n_tokens in (1, 8, FEW_TOKENS, 512)] == [15, 15, 15, 16]
+    cores.used(4.0, AGREEING_S)  # three more than the one that is spared
+    assert set(passes(cores, 3 * TRIES, alone, 512)) == {16, 13, 8}
+    assert set(passes(cores, 3 * TRIES, alone, 1)) == {15, 12, 7}
 
 
 def test_beside_another_process_the_fastest_number_stays() -> None:
@@ -69,7 +83,7 @@ def test_a_choice_is_made_for_each_size_of_pass() -> None:
 
 
 def test_a_short_burst_changes_nothing() -> None:
-    cores = SharedCores(2, 2)
+    cores = SharedCores(2, 2, 2)
     cores.used(1.0, AGREEING_S / 2)
     cores.used(0.0, AGREEING_S / 2)
     cores.used(1.0, AGREEING_S / 2)

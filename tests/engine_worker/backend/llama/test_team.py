@@ -51,6 +51,17 @@ def after(sharing: SharingTeam, idle_s: float) -> int:
     return sharing.n_threads
 
 
+def test_the_context_has_the_number_of_each_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    bindings: Any = Bindings()
+    monkeypatch.setattr(host.CoreUse, "by_others", lambda _self, _now: None)
+    monkeypatch.setattr(host, "logical_cores", lambda: 16)
+    sharing = SharingTeam(bindings, 15, 16)
+    for n_tokens in (8, 1, 512, 512, 8):
+        sharing.decode(None, None, n_tokens)
+    assert bindings.set == [15, 16, 15]
+    assert sharing.n_threads == 15
+
+
 def test_processes_that_have_ended_leave_all_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     sharing, bindings = team(monkeypatch, run=False)
     assert after(sharing, WINDOW_S) == 2
