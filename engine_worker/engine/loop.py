@@ -161,8 +161,7 @@ class Engine:
         if self.scheduler.is_idle:
             return None
         self._drafting.before_step()
-        began = self._ahead.began_at or time.monotonic()
-        plan, started = self._begin_what_fits()
+        plan, started, began = self._begin_what_fits()
         self._choosing.begin(plan)
         self._reporter.flush()
         self._drafting.beside_step()
@@ -176,7 +175,7 @@ class Engine:
             self._reporter.failed(plan.requests, err)
             raise
         chosen_s = time.monotonic() - computed
-        self._ahead.begin(chosen)
+        lost = self._ahead.begin(chosen)
         accepting = time.monotonic()
         gained = self._accept_all(plan, StepRows(logits, prepared.picks, chosen))
         self._choosing.foresee(gained)
@@ -184,6 +183,9 @@ class Engine:
         cost = StepCost(plan.n_tokens, computed - began, len(logits), chosen_s)
         result = StepResult(self._step, gained, started, n_recomputed, cost)
         self._reporter.add(result, more=bool(self.scheduler.running))
+        if lost is not None:  # in a step of the same requests
+            self._reporter.failed(plan.requests, lost)
+            raise lost
         return plan
 
     def run_embedder(self, step: Plan | None) -> None:
@@ -195,8 +197,9 @@ class Engine:
         self._step += 1
         self._note(EnginePhase.PREFILL, n_tokens)
 
-    def _begin_what_fits(self) -> tuple[Plan, list[Started]]:
-        """Begin the first plan that fits into the cache. Returns it, and the starts of all."""
+    def _begin_what_fits(self) -> tuple[Plan, list[Started], float]:
+        """Begin the first plan that fits into the cache. Returns it, the starts of all, and when
+        its computation began, in monotonic seconds."""
         started: list[Started] = []
         while True:
             plan = self.scheduler.plan()
@@ -205,21 +208,22 @@ class Engine:
             phase = EnginePhase.PREFILL if plan.is_prefill else EnginePhase.DECODE
             self._note(phase, plan.n_tokens)
             try:
-                self._begin(plan)
-                return plan, started
+                return plan, started, self._begin(plan)
             except OutOfCells:
                 self._make_room()
             except DecodeFailed as err:
                 self._reporter.failed(plan.requests, err)
                 raise
 
-    def _begin(self, plan: Plan) -> None:
-        batch = batch_of(plan)
-        if not self._ahead.has_begun(plan.edits, batch):
+    def _begin(self, plan: Plan) -> float:
+        batch, began = batch_of(plan), self._ahead.began_at
+        if began is None or not self._ahead.has_begun(plan.edits, batch):
+            began = time.monotonic()
             edits.apply(plan.edits, self._backend)
             if plan.work:
                 self._backend.begin(batch)
         self._ahead.foresee(plan, batch)
+        return began
 
     def _is_quiet(self) -> bool:
         """Whether the next step has no work but that of the sequences that run."""

@@ -18,6 +18,7 @@ from engine_worker.backend.profile import Profile, Shape
 from engine_worker.engine.step_by_step import StepByStep
 from engine_worker.kv import edits
 from engine_worker.kv.edits import KvEdit, Remove
+from engine_worker.kv.prefix_cache import MIN_MATCH
 from engine_worker.scheduling.plan import Decode, Plan
 from engine_worker.scheduling.scheduler import Scheduler
 from engine_worker.text.sequence import Sequence
@@ -56,16 +57,13 @@ class StepAhead(StepByStep):
         self._next: _Next | None = None
         self._begun: _Next | None = None
         self._began_at = 0.0
-        self._error: DecodeFailed | None = None
 
     @property
     def began_at(self) -> float | None:
         return None if self._begun is None else self._began_at
 
     def has_begun(self, planned: collections.abc.Sequence[KvEdit], batch: Batch) -> bool:
-        begun, error = self._begun, self._error
-        if error is not None:
-            raise error
+        begun = self._begun
         if begun is not None and begun.batch == batch and begun.edits == planned:
             self._begun = None
             return True
@@ -104,40 +102,41 @@ class StepAhead(StepByStep):
             {row: work.tokens()[0] for row, work in again.items()},
         )
 
-    def begin(self, chosen: collections.abc.Sequence[int | RequestError]) -> None:
+    def begin(self, chosen: collections.abc.Sequence[int | RequestError]) -> DecodeFailed | None:
         following, self._next = self._next, None
         if following is None or not self._is_quiet():
-            return
+            return None
         again = following.again
         gained = [token for row, token in enumerate(chosen) if row not in again]
         tokens = [again.get(row, token) for row, token in enumerate(chosen)]
         if not self._backend.end_tokens.isdisjoint(gained):
-            return
+            return None
         batch = following.batch
         batch.tokens = [token for token in tokens if isinstance(token, int)]
         if len(batch.tokens) != len(batch.positions):
-            return  # a request is refused
+            return None  # a request is refused
         self._began_at = time.monotonic()
         try:
             edits.apply(following.edits, self._backend)
             self._backend.begin(batch)
         except OutOfCells:
-            return  # nothing was computed: the next step makes room
+            return None  # nothing was computed: the next step makes room
         except DecodeFailed as err:
-            self._error = err  # the tokens of this step come first
-            return
+            return err
         self._begun = following
+        return None
 
 
 def _goes_on(sequence: Sequence, *, may_stop: bool) -> bool:
     """Whether the slot of a sequence computes the next token in the next step, unless that is an
     end token, and no logits are needed once it is chosen. `may_stop`: a sequence that ends leaves
-    its row, so a stop string or a guide may end it."""
+    its row if it leaves a prefix, so a stop string or a guide may end it."""
     spec = sequence.spec
     stops = spec.stop or sequence.guide is not None
+    leaves_row = may_stop and sequence.reuses_prefix and len(sequence.tokens) > MIN_MATCH
     return (
         sequence.room > 1
-        and (may_stop or not stops)
+        and (leaves_row or not stops)
         and not spec.rules.stop
         and spec.logprobs is None
     )

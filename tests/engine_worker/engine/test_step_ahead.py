@@ -158,6 +158,17 @@ def test_a_stream_that_a_stop_string_ends_has_no_step_in_vain(n_waiting: int) ->
         assert run.text(n) == "-" * (10 + 3 * n)
 
 
+def test_a_stream_that_leaves_no_prefix_has_no_step_in_vain_either() -> None:
+    run = AheadRun(device())
+    made = {"max_tokens": 200, "stop": (".",), "cache_prompt": False}
+    for n in range(N_STREAMS):
+        words = prompt(f"{n:02} [[say:{'-' * (10 + 3 * n)}.]]")
+        run.engine.inbox.put(msgspec.structs.replace(spec(n, words), **made))
+    run.run()
+    assert run.n_in_vain == 0
+    assert [run.text(n) for n in range(N_STREAMS)] == ["-" * (10 + 3 * n) for n in range(N_STREAMS)]
+
+
 def test_no_cell_is_left_of_a_step_that_was_begun_when_all_streams_ended() -> None:
     run = AheadRun(device())
     for n in range(N_STREAMS):
@@ -293,6 +304,7 @@ def test_a_lack_of_cells_is_met_by_the_step_that_is_planned() -> None:
 
 
 def test_tokens_are_reported_before_the_failure_of_a_step_that_was_begun_ahead() -> None:
+    """Messages that wait change neither the failure nor the requests that it names."""
     run, requests = AheadRun(device()), [asked(n) for n in range(1, 5)]
     n_known: dict[int, int] = {}
 
@@ -300,6 +312,8 @@ def test_tokens_are_reported_before_the_failure_of_a_step_that_was_begun_ahead()
         if is_ahead:
             running = run.engine.scheduler.running
             n_known.update({seq.request: seq.n_generated for seq in running})
+            run.engine.inbox.put(asked(9))
+            run.engine.inbox.put(Cancel(Epoch(1), RequestNo(1)))
             raise DecodeFailed("the device is lost")
 
     run.on_begin = fail
