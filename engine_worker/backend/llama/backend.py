@@ -108,6 +108,9 @@ class LlamaBackend:
         sequences = np.array(batch.sequences)
         is_last = np.append(sequences[1:] != sequences[:-1], True)
         ahead = _part(batch, ~is_last)
+        if not ahead.tokens:  # of each prompt all but the last token was known
+            self._decode(batch)
+            return
         self._decode(ahead)
         try:
             self._decode(_part(batch, is_last))

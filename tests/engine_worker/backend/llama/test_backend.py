@@ -131,6 +131,21 @@ def test_rows_are_in_the_order_of_the_batch(f32_backend: LlamaBackend) -> None:
     assert abs(alone[0] - alone[1]).max() > 1
 
 
+def test_one_token_of_each_sequence_is_one_pass_with_nothing_ahead(
+    f32_backend: LlamaBackend,
+) -> None:
+    """Of a prompt that was asked for before, only the last token is left to compute."""
+    tokens = tokens_of(f32_backend, "Water boils at")
+    decode(f32_backend, joined(feed(tokens, sequence=0), feed(tokens, sequence=1)))
+    last = [feed([5], sequence=at, start=len(tokens)) for at in (0, 1)]
+    expected = decode(f32_backend, joined(*last)).copy()
+    for sequence in (0, 1):
+        f32_backend.remove(sequence, len(tokens))
+    together = joined(*last)
+    together.chunks, together.in_one_pass = {1}, True
+    np.testing.assert_allclose(decode(f32_backend, together), expected, atol=0.001)
+
+
 @pytest.mark.parametrize(("in_one_pass", "wanted"), [(False, 2), (True, 1)])
 def test_prompts_beside_decoding_sequences_give_the_same_rows(
     f32_backend: LlamaBackend, in_one_pass: bool, wanted: int
