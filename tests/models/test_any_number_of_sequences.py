@@ -1,4 +1,4 @@
-"""A hybrid model whose graph llama.cpp can only build with equally many tokens of each sequence."""
+"""A hybrid model: llama.cpp can build its graph with equally many tokens of each sequence only."""
 
 import pytest
 
@@ -20,6 +20,7 @@ def test_it_is_loaded_and_answers_as_llama_cpp_alone(
     """In streams the process would end here if a pass could not be divided by the sequences."""
     assert backend.facts.n_sequences == N_RUNNING + N_CACHED
     assert 128 % backend.facts.n_sequences
+    assert backend.facts.batch_tokens <= 128
     pairs = [reference.surest(some_tokens(5 + 20 * at, 10 + at), N_TOKENS) for at in range(8)]
     answers = ModelRun(backend).answers([prompt for prompt, _ in pairs], N_TOKENS)
     for tokens, (_, alone) in zip(answers, pairs, strict=True):

@@ -9,7 +9,7 @@ from engine_worker.backend.llama.bindings import Bindings, Parameters, constant,
 from engine_worker.backend.llama.devices import device_handles
 from engine_worker.backend.port import SPARE_OUTPUTS, step_tokens
 from engine_worker.placement.cells import Layout
-from gpufc.config import FlashAttention, KvType, ModelConfig, SplitMode
+from gpufc.config import FlashAttention, KvType, ModelConfig, Replay, SplitMode
 from gpufc.facts import EngineDevice, Pooling
 
 SMALL_MODEL_BYTES = 1 << 30
@@ -91,14 +91,16 @@ def flash_attention(config: ModelConfig, *, on_gpu: bool) -> FlashAttention:
     """The flash attention to ask llama.cpp for. `auto` leaves the choice to llama.cpp.
 
     Only flash attention reads packed values. On a CPU it is the faster way for F16 alone: llama.cpp
-    computes these prompts in tiles, and makes F16 of F32 at every step (NOTES.md).
+    computes these prompts in tiles, and makes F16 of F32 at every step (NOTES.md). Its sums there
+    depend on the number of threads, which an exact replay on another host may not have.
     """
     if config.flash_attention is not FlashAttention.AUTO:
         return config.flash_attention
     if config.cache_type_v not in _PLAIN_TYPES:
         return FlashAttention.ON
     is_f16 = config.cache_type_k is config.cache_type_v is KvType.F16
-    return FlashAttention.AUTO if on_gpu or is_f16 else FlashAttention.OFF
+    is_left = on_gpu or (is_f16 and config.replay is not Replay.EXACT)
+    return FlashAttention.AUTO if is_left else FlashAttention.OFF
 
 
 def model_parameters(
@@ -154,8 +156,7 @@ def context_parameters(
     if hybrid and not layout.unified:
         # the graph that llama.cpp reserves has equally many tokens of each sequence; for a pass
         # that cannot be divided so, that of Kimi Linear aborts the process
-        params.n_ubatch = -(-params.n_ubatch // n_sequences) * n_sequences
-        params.n_batch = max(params.n_batch, params.n_ubatch)
+        params.n_ubatch -= params.n_ubatch % n_sequences
     params.n_outputs_max = max_outputs(n_vocab, n_sequences, params.n_batch)
     params.n_threads, params.n_threads_batch = _threads(config, whole=whole)
     flash = _FLASH[flash_attention(config, on_gpu=on_gpu)]

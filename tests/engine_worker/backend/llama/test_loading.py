@@ -15,7 +15,7 @@ from engine_worker.backend.llama.embedder_loading import SecondContext, Shape
 from engine_worker.backend.llama.loading import Loaded, Loader
 from engine_worker.backend.llama.log import LlamaLog
 from engine_worker.placement.ceiling import DeviceCeiling
-from gpufc.config import ModelConfig
+from gpufc.config import ModelConfig, Replay
 from gpufc.errors import EngineUnavailable, MemoryShort, ModelLoadError
 from gpufc.facts import EngineDevice
 from tests.engine_worker.model_file.gguf_files import gguf, pair, tensor, text, u32
@@ -315,6 +315,8 @@ def test_threads_are_those_of_the_cores_unless_a_gpu_computes(
         ((8000,), {"flash_attention": "off"}, "DISABLED"),
         ((), {"cache_type_v": "q8_0"}, "ENABLED"),
         ((), {"cache_type_k": "q8_0"}, "DISABLED"),
+        ((), {"replay": Replay.EXACT}, "DISABLED"),
+        ((8000,), {"replay": Replay.EXACT}, "AUTO"),
         ((), {"cache_type_k": "bf16", "cache_type_v": "bf16"}, "DISABLED"),
         ((), {"cache_type_k": "f32"}, "DISABLED"),
         ((), {"cache_type_k": "f32", "cache_type_v": "f32"}, "DISABLED"),
