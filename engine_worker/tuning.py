@@ -27,7 +27,9 @@ class DeviceTuning(Struct, frozen=True, kw_only=True):
     prompt_parameter_s: float = 1.1e-14  # one prompt token, in addition, for each parameter
     placeholders: Pays = Pays(least_rows=8, most_rows=64)  # one row's time; a change of shape
     device_top_k: Pays = Pays(least_rows=16)  # the time of the same search on the host
-    whole_replays_token_s: float = 6e-5  # one prompt token; a pass of a new shape is 70 of them
+    whole_replays_token_s: float = (
+        6e-5  # one prompt token; a pass of a new shape takes as long as some 60
+    )
     host_top_k: Pays = Pays(least_rows=16, least_threads=8)  # threads' waking; one numpy thread
 
 

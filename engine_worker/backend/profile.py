@@ -43,7 +43,7 @@ class Profile(Struct, frozen=True, kw_only=True):
     computed in one pass, and a copy moves a whole KV stream; a prefix of fewer than `least_copied`
     tokens is then computed again. With `cuts_prefixes`, cells can be forgotten from any position
     on. With `overlaps`, a device computes while the engine thread does something else.
-    `prompt_token_s` is an estimate of the seconds that one prompt token takes a device.
+    `prompt_token_s` is an estimate of the seconds of one prompt token; 0 where nothing is known.
     """
 
     shape: Shape

@@ -4,8 +4,8 @@ llama.cpp computes sequences with *consecutive* ids in one forward pass; each ga
 run costs another pass, in every step. A copy between streams moves a whole stream, which takes as
 long as a few such passes. So a sequence starts in a gap, else in a place beside the running ones; a
 gap that stays is closed after some steps; an idle prefix in the way moves to a slot where no
-sequence runs. Where a device computes a short prefix faster than it copies it, the prefix is reused
-only in its own slot.
+sequence runs. A short prefix that is computed faster than it is copied is reused only in
+its own slot.
 """
 
 from engine_worker.kv.edits import Copy

@@ -117,8 +117,8 @@ def _key_layers(tables: Sequence[TensorTable]) -> frozenset[int]:
 
 
 def _state_layers(metadata: Mapping[str, Value], tables: Sequence[TensorTable]) -> frozenset[int]:
-    """The layers whose tensors have the names of recurrent layers. Lightning attention has none of
-    its own: its layers are those without a projection to keys."""
+    """The layers with tensors that have the names of recurrent layers. Lightning attention has no
+    names of its own: its layers are those without a projection to keys."""
     if metadata.get("general.architecture") in LIGHTNING:
         layers = frozenset().union(*(table.layers for table in tables))
         return layers - _key_layers(tables)

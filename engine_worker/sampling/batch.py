@@ -256,7 +256,7 @@ def _drawn(found: Candidates, prepared: Prepared, reaches: Scores | None) -> Cou
 
 
 def _table(picks: Sequence[Pick]) -> Table:
-    if len(picks) == 1:  # a lone stream, whose table is always the same
+    if len(picks) == 1:  # the table of a lone stream is always the same
         return picks[0].sampler.table
     steps = chain.from_iterable([pick.sampler.steps for pick in picks])
     return Table(np.fromiter(steps, np.float64).reshape(len(picks), len(Steps._fields)))

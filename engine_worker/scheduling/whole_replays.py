@@ -1,11 +1,12 @@
 """Replays one after another, the shortest first, each in one chunk. Pure.
 
-For a device with all layers and a KV stream for each sequence, and a model whose prompt tokens take
-long. When a worker dies, dozens of replays arrive at once. In chunks of one length, dozens of them
-advance together and go on late. Each computes some tokens twice as well (`overlapped_replays`). A
-pass of a new shape is the price of a chunk of another length. It takes as long as many tokens of a
-small model, and as few tokens of a large one. So a large model computes whole replays, in steps
-that are short: streams that run wait for the step, and replays go on at its end.
+For a device with all layers and a KV stream for each sequence, and a model with prompt tokens that
+take long. When a worker dies, dozens of replays arrive at once. In chunks of one length, dozens of
+them advance together and go on late. Each computes some tokens twice as well
+(`overlapped_replays`). A pass of a new shape is the price of a chunk of another length. It takes as
+long as many tokens of a small model, and as few tokens of a large one. So a large model computes
+whole replays, in steps that are short: streams that run wait for the step, and replays go on at its
+end.
 """
 
 import collections.abc

@@ -54,7 +54,7 @@ N_CTX = 1024
 
 
 class Ready(FakeBackend):
-    """A device whose logits are there at once, the same ones every few steps."""
+    """A device with logits that are there at once, the same ones every few steps."""
 
     def __init__(self, n_streams: int, n_vocab: int, wait_s: float) -> None:
         config = ModelConfig(

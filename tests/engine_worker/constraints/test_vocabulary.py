@@ -48,7 +48,7 @@ class Surroundings:
 
 
 class Watched:
-    """llguidance's tokenizer, whose two long calls are seen."""
+    """llguidance's tokenizer. Its two long calls are seen."""
 
     def __init__(self, around: Surroundings, *args: Any, **options: Any) -> None:
         make = around.seen("trie", LLTokenizer)
