@@ -297,8 +297,8 @@ class Worker:
 
     @contextlib.contextmanager
     def _hold_lock(self) -> Iterator[None]:
-        """The surroundings of a call that holds the interpreter's lock for long. The front is told
-        before, because the channel's thread is silent meanwhile."""
+        """The context manager for a call that holds the interpreter's lock for long. The front is
+        told before the call, because the channel's thread is silent during it."""
         self._holds_lock = True
         self._channel.send(self._heartbeat())
         self._channel.wait_sent(TOLD_S)

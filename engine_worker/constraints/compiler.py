@@ -87,7 +87,7 @@ class Compiler:
     """
 
     def __init__(self, backend: Backend, hold_lock: llg.HoldLock = nullcontext) -> None:
-        """`hold_lock` surrounds calls that hold the interpreter's lock for long."""
+        """`hold_lock` is entered for calls that hold the interpreter's lock for long."""
         self._backend, self._hold_lock = backend, hold_lock
         self._n_threads = mask_threads(backend)
         self._n_lanes = LANES_BESIDE if profile_of(backend.facts).overlaps else self._n_threads

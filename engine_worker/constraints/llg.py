@@ -50,7 +50,7 @@ class Vocabulary(Protocol):
 
 
 HoldLock = Callable[[], AbstractContextManager[None]]
-"""The surroundings of a call that holds the interpreter's lock for long."""
+"""The context manager for a call that holds the interpreter's lock for long."""
 
 
 class Tokenizer:

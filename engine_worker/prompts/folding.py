@@ -1,7 +1,9 @@
 """A conversation changed to the forms that its template can render. Pure.
 
-Nothing is left out: a turn of a role that the template refuses becomes a part of a user's turn, and
-tools that it does not know are described in the system message.
+Nothing is left out: a turn of a role that the template refuses becomes a part of a user's turn,
+tools that it does not know are described in the system message, and a text that it drops beside
+calls stands in another turn. Only a template that takes such a text neither beside the calls nor in
+a turn of its own drops it if no result follows the calls.
 """
 
 import json
@@ -10,7 +12,7 @@ from typing import Any
 from msgspec import structs
 
 from engine_worker.prompts.conversation import Conversation, Message
-from engine_worker.prompts.traits import CallForm, Traits
+from engine_worker.prompts.traits import BesideCalls, CallForm, Traits
 
 TOOLS = """# Tools
 
@@ -34,18 +36,16 @@ def folded(given: Conversation, traits: Traits) -> Conversation:
     """The conversation as a template with these traits can render it."""
     tools = given.tools or None
     messages = given.messages
-    if traits.calls is not None and not traits.several_calls:
-        messages = _with_one_call_each(messages)
-    if traits.text_apart:
-        messages = [turn for message in messages for turn in _with_text_apart(message)]
-    messages = [_with_calls(message, traits.calls) for message in messages]
-    if traits.calls is not None and traits.calls.has_short_ids:
-        messages = _with_short_ids(messages)
+    if traits.calls is None:
+        messages = [_with_calls_as_text(message) for message in messages]
+    if not traits.repeated_roles:
+        messages = _with_answers_joined(messages)  # before a text is put apart from its calls
+    if traits.calls is not None:
+        messages = _with_calls(messages, traits, traits.calls)
     if tools and not traits.tools:
         described = TOOLS.format(tools="\n".join(map(_json, tools)))
         messages, tools = [{"role": "system", "content": described}, *messages], None
     messages = _systems_first(messages)
-    joinable = {"user"} if traits.repeated_roles else {"user", "assistant"}
     turns: list[Message] = []
     was_folded = False
     for message in messages:
@@ -54,7 +54,7 @@ def folded(given: Conversation, traits: Traits) -> Conversation:
             turns[-1] = {**turns[-1], "content": _paragraphs(turns[-1]["content"], turn["content"])}
             continue
         is_folded = turn is not message
-        follows = bool(turns) and turns[-1]["role"] == turn["role"] and turn["role"] in joinable
+        follows = bool(turns) and turns[-1]["role"] == turn["role"] == "user"
         if follows and (is_folded or was_folded or not traits.repeated_roles):
             turns[-1] = _joined(turns[-1], turn)
         else:
@@ -65,15 +65,46 @@ def folded(given: Conversation, traits: Traits) -> Conversation:
     return structs.replace(given, messages=turns, tools=tools)
 
 
-def _with_calls(message: Message, form: CallForm | None) -> Message:
-    """The message with its tool calls in the form that the template reads, or as text."""
+def _with_answers_joined(messages: list[Message]) -> list[Message]:
+    """Assistants' turns that follow one another as one."""
+    changed: list[Message] = []
+    for message in messages:
+        if changed and changed[-1]["role"] == message["role"] == "assistant":
+            changed[-1] = _joined(changed[-1], message)
+        else:
+            changed.append(message)
+    return changed
+
+
+def _with_calls_as_text(message: Message) -> Message:
+    """The message with its tool calls in its text, for a template that knows none."""
     calls = message.get("tool_calls")
     if not calls:
         return message
-    if form is None:
-        texts = [_CALL.format(call=_json(call["function"])) for call in calls]
-        plain = {key: value for key, value in message.items() if key != "tool_calls"}
-        return {**plain, "content": _lines(message["content"], *texts)}
+    texts = [_CALL.format(call=_json(call["function"])) for call in calls]
+    plain = {key: value for key, value in message.items() if key != "tool_calls"}
+    return {**plain, "content": _lines(message["content"], *texts)}
+
+
+def _with_calls(messages: list[Message], traits: Traits, form: CallForm) -> list[Message]:
+    """The messages with their tool calls, and the texts beside them, as the template reads them."""
+    if not traits.several_calls:
+        messages = _with_one_call_each(messages)
+    match traits.text_beside_calls:
+        case BesideCalls.APART:
+            messages = [turn for message in messages for turn in _with_text_apart(message)]
+        case BesideCalls.IN_RESULT:
+            messages = _with_texts_in_results(messages)
+        case BesideCalls.KEPT:
+            pass
+    messages = [_with_calls_as(form, message) for message in messages]
+    return _with_short_ids(messages) if form.has_short_ids else messages
+
+
+def _with_calls_as(form: CallForm, message: Message) -> Message:
+    calls = message.get("tool_calls")
+    if not calls:
+        return message
     if form.is_text:
         calls = [
             {**call, "function": {**function, "arguments": _json(function["arguments"])}}
@@ -91,6 +122,21 @@ def _with_text_apart(message: Message) -> list[Message]:
     text = {key: value for key, value in message.items() if key != "tool_calls"}
     calls = {key: value for key, value in message.items() if key != "reasoning_content"}
     return [text, {**calls, "content": ""}]
+
+
+def _with_texts_in_results(messages: list[Message]) -> list[Message]:
+    """The text beside calls in the first result behind them. Without a result it stays, as the
+    calls matter more than the text."""
+    changed: list[Message] = []
+    for message in messages:
+        before = changed[-1] if changed else {}
+        if message["role"] == "tool" and before.get("tool_calls") and before["content"]:
+            changed[-1] = {**before, "content": ""}
+            text = _paragraphs(before["content"], message["content"])
+            changed.append({**message, "content": text})
+        else:
+            changed.append(message)
+    return changed
 
 
 def _is_refused_after_result(turn: Message, turns: list[Message], traits: Traits) -> bool:

@@ -6,6 +6,7 @@ of tool calls that they read. A template may refuse a form, or leave out a text 
 
 import json
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from itertools import product
 from typing import Any
 
@@ -46,12 +47,22 @@ class CallForm(Struct, frozen=True):
     has_short_ids: bool = False
 
 
+class BesideCalls(StrEnum):
+    """Where a template renders the text of a message with calls, and loses neither."""
+
+    KEPT = "kept"
+    """In its message."""
+    APART = "apart"
+    """In a turn of its own, before the calls."""
+    IN_RESULT = "in_result"
+    """In neither: it becomes a part of the first result behind the calls."""
+
+
 class Traits(Struct, frozen=True):
     """Which forms a template renders whole. `calls` is None if it renders no tool calls.
 
-    `several_calls`: a message may have more than one. `text_apart`: a text beside calls would be
-    lost, or the calls, and is rendered in a turn of its own. `user_after_results`: a user's turn
-    may follow results of tools, as agents send it.
+    `several_calls`: a message may have more than one. `user_after_results`: a user's turn may
+    follow results of tools, as agents send it.
     """
 
     system: bool = True
@@ -62,7 +73,7 @@ class Traits(Struct, frozen=True):
     tool_results: bool = False
     calls: CallForm | None = None
     several_calls: bool = False
-    text_apart: bool = False
+    text_beside_calls: BesideCalls = BesideCalls.KEPT
     user_after_results: bool = True
 
 
@@ -82,8 +93,15 @@ def probed(render: Render) -> Traits:
     turn, several = calling(calls or CallForm()), calling(calls or CallForm(), _VALUE, _SECOND)
     has_results = calls is not None and has_all([user, turn, result], _RESULT, tools=True)
     following = [result, {**answer, "content": _LATER}, user] if has_results else behind
-    beside = [user, {**turn, "content": _ANSWER}, *behind]
-    apart = [user, answer, turn, *following]
+
+    def text_beside_calls() -> BesideCalls:
+        beside = [user, {**turn, "content": _ANSWER}, *behind]
+        if calls is None or has_all(beside, _ANSWER, _VALUE, tools=True):
+            return BesideCalls.KEPT
+        apart = [user, answer, turn, *following]
+        is_apart = has_all(apart, _ANSWER, _VALUE, tools=True)
+        return BesideCalls.APART if is_apart else BesideCalls.IN_RESULT
+
     return Traits(
         system=has_system,
         late_system=has_system
@@ -98,9 +116,7 @@ def probed(render: Render) -> Traits:
         calls=calls,
         several_calls=calls is not None
         and has_all([user, several, *behind], _VALUE, _SECOND, tools=True),
-        text_apart=calls is not None
-        and not has_all(beside, _ANSWER, _VALUE, tools=True)
-        and has_all(apart, _ANSWER, _VALUE, tools=True),
+        text_beside_calls=text_beside_calls(),
         user_after_results=not has_results
         or has_all([user, turn, result, later], _RESULT, _LATER, tools=True),
     )

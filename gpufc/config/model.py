@@ -216,7 +216,8 @@ class ModelConfig(Struct, frozen=True, kw_only=True):
     flash_attention: Annotated[
         FlashAttention,
         Meta(
-            description="flash attention kernels; auto: where there are any for the cache's types",
+            description="flash attention kernels; auto: llama.cpp's choice; on a CPU only for keys"
+            " and values in f16 without replay = exact, and for values of fewer than 16 bits",
             extra=SWAP,
         ),
     ] = FlashAttention.AUTO

@@ -6,11 +6,12 @@ a control message of `messages`, as msgpack. Any other epoch means bytes of that
 """
 
 import hashlib
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import structs
 
+from gpufc.config import ModelConfig
 from gpufc.errors import LinkError
 from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import MAX_MESSAGE_BYTES, Boot
@@ -21,6 +22,10 @@ HEADER_BYTES = 8
 MAX_FRAME_BYTES = HEADER_BYTES + MAX_MESSAGE_BYTES
 
 CONTROL = Epoch(0)
+
+LATER_FIELDS = frozenset({"is_awaited"})
+"""Fields of `Boot` and `ModelConfig` that are younger than this `HOST_PROTOCOL`. Hosts of a version
+before do not know them, so they have no part in a digest while they have their default."""
 
 _CONTROL_HEADER = bytes(HEADER_BYTES)
 
@@ -65,11 +70,26 @@ def decode_to_host(payload: Buffer) -> ToHost:
 
 
 def boot_digest(boot: Boot) -> str:
-    """Equal for two boot messages that start equal workers: of the same model and settings."""
+    """Equal for two boot messages that start equal workers: of the same model and settings.
+
+    Equal also in all versions of one `HOST_PROTOCOL`: a host has computed its own, and an upgraded
+    front compares them.
+    """
     same = structs.replace(
         boot, epoch=CONTROL, worker=WorkerName(""), endpoint="", token="", is_awaited=False
     )
-    return hashlib.sha256(_encoder.encode(same)).hexdigest()[:16]
+    told = _told(same)
+    told["model"] = _told(same.model)
+    return hashlib.sha256(_encoder.encode(told)).hexdigest()[:16]
+
+
+def _told(settings: Boot | ModelConfig) -> dict[str, Any]:
+    """The fields by name, without `LATER_FIELDS` that have their default."""
+    told: dict[str, Any] = msgspec.to_builtins(settings)
+    for field in structs.fields(settings):
+        if field.name in LATER_FIELDS and getattr(settings, field.name) == field.default:
+            del told[field.name]
+    return told
 
 
 def _decode(decoder: msgspec.msgpack.Decoder[T], payload: Buffer) -> T:

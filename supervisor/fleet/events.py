@@ -30,7 +30,10 @@ class TimerKind(StrEnum):
 
 
 class StartRequested(Struct, frozen=True):
-    """Start a process where there is none. `RestartRequested` replaces one."""
+    """Start a process where there is none. `RestartRequested` replaces one. `is_awaited`: requests
+    wait for the process."""
+
+    is_awaited: bool = False
 
 
 class DrainRequested(Struct, frozen=True):
@@ -265,10 +268,12 @@ class Unplace(Struct, frozen=True):
 
 class Spawn(Struct, frozen=True):
     """Start a process. Answered by `Spawned` or `SpawnFailed`. `replaces` is how the process
-    before ended; None for the first, and for another attempt after a refusal."""
+    before ended; None for the first, and for another attempt after a refusal. `is_awaited`:
+    requests wait for the process, as for each that follows one that has ended."""
 
     epoch: Epoch
     replaces: Reason | None
+    is_awaited: bool = False
 
 
 class SendShutdown(Struct, frozen=True):

@@ -59,12 +59,12 @@ class Incarnation:
 
     # its life
 
-    def start(self) -> None:
-        """Begin to start a process. It must have none."""
+    def start(self, *, is_awaited: bool = False) -> None:
+        """Begin to start a process. It must have none. `is_awaited`: requests wait for it."""
         if self._task is None:
             name = f"fleet {self.runner.spec.name}"
             self._task = asyncio.create_task(self.runner.run(), name=name)
-        self.runner.post(ev.StartRequested())
+        self.runner.post(ev.StartRequested(is_awaited))
 
     def announce(self) -> None:
         """Be heard from now on. The listener is told first of the worker that is ready."""

@@ -51,6 +51,7 @@ class WorkerLifecycle(LineState):
         self._unix_offset_s = unix_offset_s
         self._is_placed = is_placed
         self._replaces: Reason | None = None
+        self._is_awaited = False
         self._avoid = ""
         self._has_served = False
         self._produced_token = False
@@ -102,6 +103,7 @@ class WorkerLifecycle(LineState):
         if isinstance(event, ev.StartRequested):
             if self.state not in AT_REST:
                 self._defect("start of a running worker")
+            self._is_awaited = event.is_awaited
             self._start()
         elif self.state is WorkerState.READY:
             self._move(WorkerState.DRAINING, "draining")
@@ -263,6 +265,7 @@ class WorkerLifecycle(LineState):
         if was_unloaded:
             self._policy.reset()
         self._replaces = self.last_exit.reason if self.last_exit and is_replacement else None
+        self._is_awaited |= is_replacement  # and stays so when the start is refused
         self._move(*_PLACING if self._is_placed else _STARTING)
         self.restarts += is_replacement
         self._was_refused = False
@@ -282,7 +285,7 @@ class WorkerLifecycle(LineState):
     def _spawn(self) -> None:
         if self.state is not WorkerState.STARTING:
             self._move(*_STARTING)
-        self._actions.append(ev.Spawn(self.epoch, self._replaces))
+        self._actions.append(ev.Spawn(self.epoch, self._replaces, self._is_awaited))
         self._set_timer(ev.TimerKind.START, self._timings.start_s)
 
     def _end(self, reason: Reason, detail: str, ladder: Ladder, after: After) -> None:

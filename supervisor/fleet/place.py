@@ -175,10 +175,8 @@ class Place:
         if self._state is PlaceState.ABSENT:
             self._state = PlaceState.SERVING
             wanted = self.spec.config if config is None else config
-            self.runner.spec = msgspec.structs.replace(
-                self.spec, config=wanted, is_on_demand=on_demand
-            )
-            self.current.start()
+            self.runner.spec = msgspec.structs.replace(self.spec, config=wanted)
+            self.current.start(is_awaited=on_demand)
 
     def respecify(self, spec: WorkerSpec) -> None:
         """ABSENT or LEAVING: the next worker has another spec."""
@@ -251,10 +249,11 @@ class Place:
         self._state = PlaceState.SERVING
 
     async def nominate(self, spec: WorkerSpec) -> Incarnation:
-        """Begin to start a new candidate. The candidate before it is ended first."""
+        """Begin to start a new candidate. The candidate before it is ended first. Requests wait for
+        the new one unless the current worker serves them."""
         await self.dismiss()
         self.candidate = self._incarnation(spec, is_heard=False)
-        self.candidate.start()
+        self.candidate.start(is_awaited=not self.has_worker)
         return self.candidate
 
     async def dismiss(self) -> None:

@@ -301,11 +301,8 @@ class WorkerRunner(Line):
             self._link.expect(pid)
         limit = self._device_limit(self)
         try:
-            is_replacement = action.replaces is not None
-            boot = spec.boot(
-                epoch, self._link.endpoint, token, limit, is_replacement=is_replacement
-            )
-            self._process.boot(boot)
+            endpoint, is_awaited = self._link.endpoint, action.is_awaited
+            self._process.boot(spec.boot(epoch, endpoint, token, limit, is_awaited=is_awaited))
         except LinkError as err:
             self.post(ev.LinkBroken(epoch, str(err), retryable=False))
 

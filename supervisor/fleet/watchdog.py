@@ -13,6 +13,8 @@ suspended, or its loop was late), and for a step the time in which the process w
 which a call held its interpreter's lock (`Heartbeat.holds_lock`).
 """
 
+import math
+
 from msgspec import Struct
 
 from gpufc.ids import RequestNo
@@ -108,6 +110,8 @@ class Watchdog:
         self._heard_at_first = now
         self._record: EngineStatus | None = None
         self._record_at = now
+        self._clock = -math.inf
+        """The worker's clock in the last heartbeat."""
         self._clock_offset_s = 0.0
         """The front's clock less the worker's, by the last heartbeat."""
         self._prepare = _NO_QUESTIONS
@@ -140,8 +144,12 @@ class Watchdog:
         self._heard_at = now
 
     def beat(self, heartbeat: Heartbeat, now: float) -> None:
-        """A heartbeat with the threads' records came."""
-        self._heard_at = self._record_at = now
+        """A heartbeat with the threads' records came. Two threads of a worker make heartbeats, so a
+        later one may overtake an earlier one, which has nothing new to say then."""
+        self._heard_at = now
+        if heartbeat.clock < self._clock:
+            return
+        self._clock, self._record_at = heartbeat.clock, now
         self._clock_offset_s = now - heartbeat.clock
         self._prepare = heartbeat.prepare
         if self._holds_lock:

@@ -36,8 +36,6 @@ class WorkerSpec(Struct, frozen=True):
     within: tuple[str, ...] = ()
     """The folders and files of this machine that the model's files must lie in, by real paths. Of a
     model that was named over HTTP; empty for one that the operator has named."""
-    is_on_demand: bool = False
-    """A request waits for its first process."""
 
     def boot(
         self,
@@ -46,10 +44,10 @@ class WorkerSpec(Struct, frozen=True):
         token: str,
         device_limit_bytes: int | None = None,
         *,
-        is_replacement: bool = False,
+        is_awaited: bool = False,
     ) -> Boot:
-        """The boot message of a process. The limit is of this machine's GPUs. `is_replacement`: the
-        process before has ended, and its requests wait."""
+        """The boot message of a process. The limit is of this machine's GPUs. `is_awaited`:
+        requests wait for the process."""
         return Boot(
             epoch=epoch,
             worker=self.name,
@@ -61,7 +59,7 @@ class WorkerSpec(Struct, frozen=True):
             log_format=self.log_format,
             within=() if self.is_remote else self.within,
             device_limit_bytes=None if self.is_remote else device_limit_bytes,
-            is_awaited=is_replacement or self.is_on_demand,
+            is_awaited=is_awaited,
         )
 
 

@@ -23,8 +23,8 @@ SCHEMA = {
 TEXT = b'{"path": "/tmp/a b", "n": 12}'
 
 
-class Surroundings:
-    """Implements `HoldLock`. `done` are the calls, each with whether it was surrounded."""
+class HeldLock:
+    """Implements `HoldLock`. `done` are the calls, each with whether the lock was held."""
 
     def __init__(self) -> None:
         self.is_held = False
@@ -50,10 +50,10 @@ class Surroundings:
 class Watched:
     """llguidance's tokenizer. Its two long calls are seen."""
 
-    def __init__(self, around: Surroundings, *args: Any, **options: Any) -> None:
-        make = around.seen("trie", LLTokenizer)
+    def __init__(self, lock: HeldLock, *args: Any, **options: Any) -> None:
+        make = lock.seen("trie", LLTokenizer)
         self._inner = make(*args, **options)
-        self.with_slices = around.seen("slices", self._inner.with_slices)
+        self.with_slices = lock.seen("slices", self._inner.with_slices)
         self.general_slices = self._inner.general_slices
 
 
@@ -74,12 +74,12 @@ class Bytes:
         return list(text.encode())
 
 
-def test_each_long_call_has_its_surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    around, vocabulary = Surroundings(), Bytes()
-    monkeypatch.setattr(llg.llguidance, "LLTokenizer", lambda *a, **k: Watched(around, *a, **k))
-    llg.Tokenizer(vocabulary, len(vocabulary.pieces), around)
-    assert around.done == [("trie", True), ("slices", True)]
-    assert around.n_held == 2
+def test_each_long_call_is_made_with_the_lock_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, vocabulary = HeldLock(), Bytes()
+    monkeypatch.setattr(llg.llguidance, "LLTokenizer", lambda *a, **k: Watched(lock, *a, **k))
+    llg.Tokenizer(vocabulary, len(vocabulary.pieces), lock)
+    assert lock.done == [("trie", True), ("slices", True)]
+    assert lock.n_held == 2
 
 
 def test_masks_are_those_of_a_tokenizer_that_is_made_in_one_call() -> None:
@@ -100,10 +100,10 @@ def test_masks_are_those_of_a_tokenizer_that_is_made_in_one_call() -> None:
 
 
 def test_a_compiler_reads_the_vocabulary_once() -> None:
-    around = Surroundings()
-    compiler = Compiler(FakeBackend(ModelConfig(backend=BackendKind.FAKE), 1), around)
+    lock = HeldLock()
+    compiler = Compiler(FakeBackend(ModelConfig(backend=BackendKind.FAKE), 1), lock)
     assert not compiler.has_vocabulary
     compiler.read_vocabulary()
     assert compiler.has_vocabulary
     compiler.read_vocabulary()
-    assert around.n_held == 2
+    assert lock.n_held == 2

@@ -124,11 +124,25 @@ TEXT_OR_CALLS = (
 )
 
 
-@pytest.mark.parametrize("condition", ["m.tool_calls", "m.content is none"])
+BY_CALLS = TEXT_OR_CALLS.replace("CALLS", "m.tool_calls")
+REFUSES_USERS_IN_A_ROW = (
+    "{% for m in messages %}{% if m.role == 'user' and not loop.first"
+    " and loop.previtem.role == 'user' %}"
+    "{{ raise_exception('two user turns in a row') }}{% endif %}{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        BY_CALLS,
+        TEXT_OR_CALLS.replace("CALLS", "m.content is none"),
+        REFUSES_USERS_IN_A_ROW + BY_CALLS,
+    ],
+)
 def test_a_text_beside_calls_gets_a_turn_of_its_own_where_one_of_them_would_be_lost(
-    condition: str,
+    source: str,
 ) -> None:
-    source = TEXT_OR_CALLS.replace("CALLS", condition)
     turn = said("assistant", "I look.", tool_calls=[call()], reasoning_content="R")
     text = rendered(source, USER, turn, said("tool", "R", tool_call_id="call_1"))
     before, _, behind = text.partition("[assistant]I look.[assistant]")
@@ -149,6 +163,50 @@ ALTERNATES_BUT_FOR_CALLS = (
     " %}{% if (m.role == 'user') != (ns.n % 2 == 0) %}{{ raise_exception('must alternate') }}"
     "{% endif %}{% set ns.n = ns.n + 1 %}{% endif %}{% endfor %}"
 )
+
+
+@pytest.mark.parametrize(
+    ("source", "result"),
+    [
+        (ALTERNATES_BUT_FOR_CALLS + BY_CALLS, "[tool]I look.\n\nR1[tool]R2"),
+        (
+            ALTERNATES + BY_CALLS,
+            "[user]<tool_response>\nI look.\n\nR1\n</tool_response>\n\n"
+            "<tool_response>\nR2\n</tool_response>",
+        ),
+    ],
+    ids=["results", "no results"],
+)
+def test_a_text_beside_calls_becomes_a_part_of_the_result_where_it_may_have_no_turn(
+    source: str, result: str
+) -> None:
+    turn = said("assistant", "I look.", tool_calls=[call(own_id="a"), call(own_id="b")])
+    results = [said("tool", "R1", tool_call_id="a"), said("tool", "R2", tool_call_id="b")]
+    text = rendered(source, USER, turn, *results, ANSWER, USER)
+    before, _, behind = text.partition(result)
+    assert before.startswith("[user]U[assistant]({")
+    assert before.count('"city": "Oslo"') == 2
+    assert behind == "[assistant]A[user]U"
+
+
+def test_the_texts_of_several_steps_stay_where_no_answer_may_follow_an_answer() -> None:
+    source = ALTERNATES_BUT_FOR_CALLS + BY_CALLS
+    result = said("tool", "R", tool_call_id="call_1")
+    steps = [said("assistant", text, tool_calls=[call()]) for text in ("I look.", "Again.")]
+    text = rendered(source, USER, steps[0], result, ANSWER, steps[1], result, ANSWER, USER)
+    assert "[tool]I look.\n\nR[assistant](" in text
+    assert text.endswith("[tool]A\n\nAgain.\n\nR[assistant]A[user]U")
+
+
+@pytest.mark.parametrize("habit", [ALTERNATES_BUT_FOR_CALLS, ALTERNATES])
+def test_a_text_beside_calls_without_a_result_is_lost_only_where_it_may_have_no_turn(
+    habit: str,
+) -> None:
+    turn = said("assistant", "I look.", tool_calls=[call()])
+    assert "I look." in rendered(BY_CALLS, USER, turn)
+    text = rendered(habit + BY_CALLS, USER, turn)
+    assert text.startswith("[user]U[assistant]({")
+    assert "I look." not in text
 
 
 def test_a_user_s_text_behind_a_result_becomes_a_part_of_it_where_no_user_may_follow() -> None:

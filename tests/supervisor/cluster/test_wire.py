@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from msgspec import structs
 
 from gpufc.config import ModelConfig
 from gpufc.errors import LinkError
@@ -10,6 +11,7 @@ from gpufc.ids import Epoch, WorkerName
 from gpufc.protocol import Boot
 from supervisor.cluster import wire
 from supervisor.cluster.messages import (
+    HOST_PROTOCOL,
     MAX_CONTROL_BYTES,
     MAX_HELLO_BYTES,
     MAX_LOG_BYTES,
@@ -173,10 +175,26 @@ def test_secrets_are_in_no_repr() -> None:
 
 
 def test_a_digest_tells_models_apart_but_not_places() -> None:
-    from msgspec import structs
-
     same = structs.replace(
         BOOT, epoch=Epoch(9), worker=WorkerName("default-1"), token="other", is_awaited=True
     )
     other = structs.replace(BOOT, n_sequences=5)
     assert wire.boot_digest(same) == wire.boot_digest(BOOT) != wire.boot_digest(other)
+
+
+def test_a_digest_is_the_same_in_all_versions_of_a_protocol() -> None:
+    """A new field of `Boot` or `ModelConfig` belongs into `LATER_FIELDS`. A digest that changes for
+    another reason needs another `HOST_PROTOCOL`: an upgraded front adopts hosts' workers by it."""
+    assert (HOST_PROTOCOL, wire.boot_digest(BOOT)) == (4, "99b2352efeb45e69")
+
+
+def test_a_later_field_is_told_apart_only_by_another_value_than_its_default(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = wire.boot_digest(BOOT)
+    monkeypatch.setattr(wire, "LATER_FIELDS", wire.LATER_FIELDS | {"log_format", "n_ctx"})
+    without = wire.boot_digest(BOOT)
+    assert without != known  # that of a host which does not know them
+    longer = structs.replace(BOOT, model=structs.replace(BOOT.model, n_ctx=77))
+    for changed in (longer, structs.replace(BOOT, log_format="json")):
+        assert wire.boot_digest(changed) != without

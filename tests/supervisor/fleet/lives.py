@@ -46,6 +46,11 @@ def brought_to(state: WorkerState) -> WorkerLifecycle:
     return life
 
 
+def successor(epoch: Epoch, replaces: Reason) -> ev.Spawn:
+    """The start of a process after one that has ended: requests wait for it."""
+    return ev.Spawn(epoch, replaces, is_awaited=True)
+
+
 def without_timers(actions: list[ev.Action]) -> list[ev.Action]:
     return [a for a in actions if not isinstance(a, ev.SetTimer | ev.Publish)]
 

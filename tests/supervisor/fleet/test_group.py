@@ -1,6 +1,7 @@
 """A served model's places: loaded, unloaded, and what its condition says meanwhile."""
 
 import asyncio
+import errno
 import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -112,6 +113,16 @@ async def test_a_worker_is_awaited_by_a_request_or_by_those_of_the_worker_before
     made.edge.process_of(1).exit(KILLED)
     await made.until(lambda: len(made.edge.booted) == 2)
     assert [boot.is_awaited for boot in made.edge.booted] == [on_demand, True]
+
+
+async def test_a_worker_is_awaited_after_a_start_that_the_system_has_refused(made: Made) -> None:
+    group = await made.loaded(on_demand=False)
+    made.edge.refuse = OSError(errno.EMFILE, "Too many open files")
+    made.edge.process_of(1).exit(KILLED)
+    await made.until(lambda: "the system refuses" in group.condition().detail)
+    made.edge.refuse = None
+    await made.until(lambda: len(made.edge.booted) == 2)
+    assert [boot.is_awaited for boot in made.edge.booted] == [False, True]
 
 
 async def test_an_unloaded_worker_is_asked_to_end_and_is_no_restart(made: Made) -> None:

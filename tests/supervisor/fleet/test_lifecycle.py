@@ -21,6 +21,7 @@ from tests.supervisor.fleet.lives import (
     brought_to,
     fire,
     lifecycle,
+    successor,
     timer,
     without_timers,
 )
@@ -64,7 +65,7 @@ def test_death_after_a_token_starts_at_once() -> None:
     assert without_timers(life.handle(ev.Exited(E1, KILLED), 2.0)) == [
         ev.ReportLost(KILLED),
         ev.Release(E1),
-        ev.Spawn(E2, Reason.KILLED),
+        successor(E2, Reason.KILLED),
     ]
     assert (life.state, life.restarts) == (WorkerState.STARTING, 1)
 
@@ -75,7 +76,7 @@ def test_death_before_a_token_waits() -> None:
     assert without_timers(actions) == [ev.ReportLost(KILLED), ev.Release(E1)]
     assert life.state is WorkerState.BACKOFF
     assert life.retry_at is not None
-    assert without_timers(fire(life, actions, 3.0)) == [ev.Spawn(E2, Reason.KILLED)]
+    assert without_timers(fire(life, actions, 3.0)) == [successor(E2, Reason.KILLED)]
 
 
 def test_a_token_before_ready_does_not_count() -> None:
@@ -97,7 +98,7 @@ def test_three_starts_that_never_became_ready_fail() -> None:
     assert "3 starts" in life.detail
     assert "SIGKILL" in life.detail
     assert without_timers(life.handle(ev.RestartRequested(), 9.0)) == [
-        ev.Spawn(Epoch(4), Reason.KILLED)
+        successor(Epoch(4), Reason.KILLED)
     ]
 
 
@@ -164,7 +165,7 @@ def test_restart_is_no_death() -> None:
     exited = ExitReason(code=0, reason=Reason.EXITED, at=2.0)
     assert without_timers(life.handle(ev.Exited(E1, exited), 2.0)) == [
         ev.Release(E1),
-        ev.Spawn(E2, Reason.RESTARTED),
+        successor(E2, Reason.RESTARTED),
     ]
 
 
@@ -185,7 +186,7 @@ def test_a_hung_worker_is_lost_at_once_dumped_and_killed() -> None:
     assert life.giving_up is Reason.HUNG
     assert without_timers(fire(life, actions, 22.0)) == [KILL]
     actions = life.handle(ev.Exited(E1, KILLED), 22.1)
-    assert without_timers(actions) == [ev.Release(E1), ev.Spawn(E2, Reason.HUNG)]
+    assert without_timers(actions) == [ev.Release(E1), successor(E2, Reason.HUNG)]
 
 
 @pytest.mark.parametrize("is_proven", [True, False])
@@ -199,7 +200,7 @@ def test_a_worker_that_begins_to_end_is_lost_at_once_and_replaced_when_it_is_gon
     assert without_timers(actions) == [ev.ReportLost(KILLED), KILL]
     assert life.state is WorkerState.STOPPING
     actions = life.handle(ev.Exited(E1, KILLED), 2.1)
-    spawned = [ev.Spawn(E2, Reason.KILLED)] if is_proven else []
+    spawned = [successor(E2, Reason.KILLED)] if is_proven else []
     assert without_timers(actions) == [ev.Release(E1), *spawned]
     assert life.state is (WorkerState.STARTING if is_proven else WorkerState.BACKOFF)
     assert life.last_exit == KILLED
@@ -273,7 +274,7 @@ def test_spawn_failure_is_retried_then_fails() -> None:
     assert life.state is WorkerState.BACKOFF
     assert life.last_exit is not None
     assert life.last_exit.reason is Reason.SPAWN_FAILED
-    assert without_timers(fire(life, actions, 1.0)) == [ev.Spawn(E2, Reason.SPAWN_FAILED)]
+    assert without_timers(fire(life, actions, 1.0)) == [successor(E2, Reason.SPAWN_FAILED)]
 
 
 def refused(life: WorkerLifecycle, now: float) -> list[ev.Action]:
@@ -310,6 +311,31 @@ def test_a_refused_start_counts_one_replacement_and_keeps_the_proof() -> None:
     assert ev.ReportReady(READY) in actions
 
 
+@pytest.mark.parametrize("is_awaited", [True, False])
+def test_a_start_after_a_refused_one_is_awaited_as_that_one_was(is_awaited: bool) -> None:
+    life = lifecycle()
+    life.handle(ev.StartRequested(is_awaited), 0.0)
+    actions = fire(life, refused(life, 0.0), 1.0)
+    assert without_timers(actions) == [ev.Spawn(E2, None, is_awaited)]
+
+
+def test_requests_wait_for_a_restart_that_the_system_has_refused() -> None:
+    life = brought_to(WorkerState.READY)
+    life.handle(ev.TokenProduced(E1), 1.0)
+    life.handle(ev.Exited(E1, KILLED), 2.0)
+    actions = fire(life, refused(life, 2.0), 3.0)
+    assert without_timers(actions) == [ev.Spawn(life.epoch, None, is_awaited=True)]
+
+
+def test_a_start_after_an_unload_is_awaited_only_by_its_own_request() -> None:
+    life = brought_to(WorkerState.READY)
+    life.handle(ev.TokenProduced(E1), 1.0)
+    life.handle(ev.Exited(E1, KILLED), 2.0)
+    life.handle(ev.StopRequested(now=True, reason=Reason.UNLOADED), 3.0)
+    life.handle(ev.Exited(E2, KILLED), 3.0)
+    assert ev.Spawn(Epoch(3), None) in life.handle(ev.StartRequested(), 4.0)
+
+
 def test_a_start_allowed_ends_the_growing_of_the_pauses() -> None:
     life = lifecycle()
     life.handle(ev.StartRequested(), 0.0)
@@ -336,7 +362,7 @@ def test_another_model_file_ends_failed_and_no_other_state() -> None:
     assert life.handle(ev.ModelFileChanged(), 1.0) == []
     life.handle(ev.Exited(E1, KILLED), 1.0)
     assert life.state is WorkerState.FAILED
-    assert ev.Spawn(E2, Reason.LOAD_FAILED) in life.handle(ev.ModelFileChanged(), 2.0)
+    assert successor(E2, Reason.LOAD_FAILED) in life.handle(ev.ModelFileChanged(), 2.0)
 
 
 def test_draining_ends_by_stop() -> None:

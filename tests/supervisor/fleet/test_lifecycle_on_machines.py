@@ -7,7 +7,15 @@ from supervisor.fleet import events as ev
 from supervisor.fleet.exit_reason import WITH_ITS_MACHINE, ExitReason, Reason
 from supervisor.fleet.lifecycle import WorkerLifecycle
 from supervisor.fleet.states import WorkerState
-from tests.supervisor.fleet.lives import E1, E2, lifecycle, without_timers
+from tests.supervisor.fleet.lives import (
+    E1,
+    E2,
+    KILLED,
+    READY,
+    lifecycle,
+    successor,
+    without_timers,
+)
 
 
 def placed_to_loading() -> WorkerLifecycle:
@@ -79,3 +87,15 @@ def test_a_machine_that_cannot_load_the_model_is_left_for_another() -> None:
     actions = without_timers(life.handle(ev.Exited(E1, gone), 2.0))
     assert actions == [ev.Release(E1), ev.Place(E2, "no such file")]
     assert (life.state, life.restarts) == (WorkerState.PLACING, 0)
+
+
+def test_requests_wait_for_a_restart_that_its_machine_has_refused() -> None:
+    life = placed_to_loading()
+    life.handle(ev.BecameReady(E1, READY), 1.0)
+    life.handle(ev.TrialPassed(E1), 1.0)
+    life.handle(ev.TokenProduced(E1), 1.0)
+    life.handle(ev.Exited(E1, KILLED), 2.0)
+    assert successor(E2, Reason.KILLED) in life.handle(ev.Placed(E2), 2.0)
+    life.handle(ev.SpawnFailed(E2, "no such file", is_misplaced=True), 3.0)
+    spawned = life.handle(ev.Placed(Epoch(3)), 4.0)
+    assert ev.Spawn(Epoch(3), None, is_awaited=True) in spawned

@@ -287,6 +287,27 @@ async def test_without_room_for_both_streams_of_the_same_model_wait(bench: Bench
     assert bench.calls == ["ready 1", "lost 1", "ready 3"]
 
 
+async def test_requests_wait_for_a_candidate_only_where_the_worker_before_has_ended(
+    bench: Bench,
+) -> None:
+    bench.edge.scripts["/new"] = SHORT_ONCE
+    swap = asyncio.create_task(bench.swap())
+    await bench.until("draining 1")
+    bench.listener.ready[0].drained()
+    await swap
+    assert [boot.is_awaited for boot in bench.edge.booted] == [False, False, True]
+
+
+async def test_requests_wait_for_the_candidate_in_the_place_of_a_failed_worker() -> None:
+    bench = Bench()
+    bench.edge.scripts["/old"] = Script(loads=(BROKEN,))
+    bench.place.start()
+    await bench.until_changed(lambda: bench.place.condition().status is ConditionStatus.FAILED)
+    await bench.swap()
+    assert [boot.is_awaited for boot in bench.edge.booted] == [False, True]
+    await bench.close()
+
+
 async def test_while_nothing_serves_the_condition_is_that_of_the_loading(bench: Bench) -> None:
     bench.edge.scripts["/new"] = Script(
         fingerprint="other", loads=(memory_short(100, available=200),), is_slow=True

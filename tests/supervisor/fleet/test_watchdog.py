@@ -164,6 +164,11 @@ def call_that_holds_the_lock_for_25_s(world: World) -> None:
         world.run(1)
 
 
+def call_that_holds_the_lock_and_is_told_before_an_earlier_heartbeat(world: World) -> None:
+    world.used().hold_lock(25, overtakes=True)
+    world.run(1)
+
+
 def lock_held_in_a_decode_step(world: World) -> None:
     world.used().begin(DECODE, 4)
     world.hold_lock(25)
@@ -201,6 +206,7 @@ CLOCKS = pytest.mark.parametrize("ahead_s", [0.0, 5e5, -900.0])
         (mapped_model_read_from_the_disk_in_the_first_step, True),
         (work_taken_at_once, True),
         (call_that_holds_the_lock_for_25_s, True),
+        (call_that_holds_the_lock_and_is_told_before_an_earlier_heartbeat, True),
         (lock_held_in_a_decode_step, True),
     ],
 )

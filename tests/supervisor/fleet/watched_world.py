@@ -77,10 +77,15 @@ class World:
     def _heartbeat(self) -> Heartbeat:
         return Heartbeat(Epoch(1), self.record, self.clock, self.prepare, self.holds_lock)
 
-    def hold_lock(self, seconds: float) -> None:
-        """A call lets no other thread run, and the heartbeat before it says so."""
+    def hold_lock(self, seconds: float, *, overtakes: bool = False) -> None:
+        """A call lets no other thread run, and the heartbeat before it says so. It may overtake one
+        that another thread made a moment before."""
+        earlier = self._heartbeat()
+        self.now += 0.001
         self.holds_lock = True
         self.dog.beat(self._heartbeat(), self.now)
+        if overtakes:
+            self.dog.beat(earlier, self.now)
         self.talks = False
         self.run(seconds)
         self.talks, self.holds_lock = True, False
