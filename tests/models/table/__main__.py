@@ -28,7 +28,7 @@ from tests.models.table.alone import Alone
 from tests.models.table.engine_checks import EngineChecks
 from tests.models.table.judging import Cell
 from tests.models.table.service_checks import Swaps, killed
-from tests.models.table.shares import LEAST, shares
+from tests.models.table.shares import shares
 from tests.models.table.windows import REQUESTS, six_requests
 
 LAYOUTS = {"one cache": KvUnified.TRUE, "streams": KvUnified.FALSE}
@@ -103,11 +103,7 @@ def cached_shares(names: Sequence[str]) -> Table:
         for title, layout in LAYOUTS.items():
             for name in names:
                 place = Path(folder) / f"{name}-{layout.value}"
-                found = asyncio.run(shares(place, name, layout))
-                is_right = found.least >= LEAST
-                questions = " and ".join(map(str, found.questions))
-                texts = (str(found.again), questions, str(found.turn))
-                table.add(name, title, [Cell(text, is_right) for text in texts])
+                table.add(name, title, asyncio.run(shares(place, name, layout)).cells)
     return table
 
 
@@ -129,7 +125,7 @@ def _tables(options: argparse.Namespace) -> Titled:
         title = f"six requests on sliding windows beside llama.cpp alone, {options.windows.name}"
         found = window_requests(options.windows, in_32_bits=options.in_32_bits)
         return {title: (REQUESTS, found)}
-    names, with_services = options.only.split(","), not options.without_services
+    names, with_services = options.only, not options.without_services
     columns = [*IN_ENGINE, *(IN_SERVICE if with_services else ())]
     found = architectures(names, with_services=with_services)
     tables: Titled = {"architectures beside llama.cpp alone": (columns, found)}
@@ -140,14 +136,20 @@ def _tables(options: argparse.Namespace) -> Titled:
     return tables
 
 
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", default=",".join(FAMILIES), help="names of models")
+    parser.add_argument("--only", type=_names, default=list(FAMILIES), help="names of models")
     parser.add_argument("--without-services", action="store_true")
     parser.add_argument("--windows", type=Path, help="six requests on this model instead")
     parser.add_argument("--in-32-bits", action="store_true", help="unpack its weights before")
     parser.add_argument("--results", type=Path)
     options = parser.parse_args(arguments)
+    if len(options.only) == 1 and not options.without_services:
+        parser.error("a service swaps between two models or more: name them, or --without-services")
     conditions = machine.conditions()
     tables = _tables(options)
     for title, (told, table) in tables.items():

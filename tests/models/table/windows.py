@@ -44,8 +44,7 @@ def _answered(backend: LlamaBackend, alone: Alone) -> list[Cell]:
     for prompt in _prompts(backend, alone):
         tokens = run.answer(prompt, N_TOKENS)
         told = cell([compared(prompt, tokens, alone.wanted(prompt, N_TOKENS), alone.moved)])
-        share = f"{told.text}, {run.n_cached} of {len(prompt)} cached"
-        cells.append(Cell(share, told.is_right))
+        cells.append(told.also(f"{run.n_cached} of {len(prompt)} cached"))
     return cells
 
 
