@@ -60,10 +60,10 @@ class Alone(Reference):
     def moved(self, tokens: Sequence[int], first: int, second: int) -> float:
         """See `judging.Moved`: the range of the lead over sizes of passes, of the last pass, and
         over places in the cache."""
-        first = self._passes[0]
+        usual = self._passes[0]
         ways = [Way(size, tail) for size in self._passes for tail in TAILS]
-        ways += [Way(first, (1,), n_before) for n_before in BEHIND]
-        ways.append(Way(first, TAILS[-1], HOLE, gives_up=True))
+        ways += [Way(usual, (1,), n_before) for n_before in BEHIND]
+        ways.append(Way(usual, TAILS[-1], HOLE, gives_up=True))
         found = [self._after(tokens, way) for way in ways]
         leads = [float(logits[first] - logits[second]) for logits in found]
         return max(leads) - min(leads)
