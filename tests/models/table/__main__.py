@@ -21,7 +21,7 @@ from pathlib import Path
 
 from gpufc.config import KvUnified
 from tests import machine, results
-from tests.models.families import FAMILIES
+from tests.models.families import FAMILIES, UNCUT
 from tests.models.making import made
 from tests.models.runs import N_CTX, loaded
 from tests.models.table.alone import Alone
@@ -42,7 +42,6 @@ IN_ENGINE = {
     "in the next worker": EngineChecks.in_next_worker,
 }
 IN_SERVICE = ("killed, exact", "after swaps to and fro", "streams over these swaps")
-UNCUT = ("mamba", "mamba2", "rwkv7", "jamba", "lfm2", "qwen3next")
 SHARED = ("the same prompt again", "two other questions", "next turn")
 
 Row = list[str]
