@@ -1,6 +1,6 @@
 """The table of architectures beside llama.cpp alone.
 
-    python -m tests.models.table [--only NAME,…] [--without-services]
+    python -m tests.models.table [--only NAME,…] [--without-engine | --without-services]
                                  [--results tests/models/RESULTS.md]
     python -m tests.models.table --windows MODEL.gguf [--in-32-bits] [--results …]
 
@@ -74,7 +74,7 @@ async def in_services(
     return {name: [kills[name], *swapped[name]] for name in names}
 
 
-def architectures(names: Sequence[str], *, with_services: bool) -> Table:
+def architectures(names: Sequence[str], *, with_engine: bool, with_services: bool) -> Table:
     table = Table()
     with ExitStack() as opened, tempfile.TemporaryDirectory() as folder:
 
@@ -91,7 +91,7 @@ def architectures(names: Sequence[str], *, with_services: bool) -> Table:
                 place.mkdir()
                 served = asyncio.run(in_services(names, layout, alone_of, place))
             for name in names:
-                cells = in_engine(name, layout, alone_of(name))
+                cells = in_engine(name, layout, alone_of(name)) if with_engine else []
                 table.add(name, title, [*cells, *served.get(name, ())])
     return table
 
@@ -124,9 +124,10 @@ def _tables(options: argparse.Namespace) -> Titled:
         title = f"six requests on sliding windows beside llama.cpp alone, {options.windows.name}"
         found = window_requests(options.windows, in_32_bits=options.in_32_bits)
         return {title: (REQUESTS, found)}
-    names, with_services = options.only, not options.without_services
-    columns = [*IN_ENGINE, *(IN_SERVICE if with_services else ())]
-    found = architectures(names, with_services=with_services)
+    names = options.only
+    with_engine, with_services = not options.without_engine, not options.without_services
+    columns = [*(IN_ENGINE if with_engine else ()), *(IN_SERVICE if with_services else ())]
+    found = architectures(names, with_engine=with_engine, with_services=with_services)
     tables: Titled = {"architectures beside llama.cpp alone": (columns, found)}
     uncut = [name for name in names if name in UNCUT]
     if uncut and with_services:
@@ -142,7 +143,9 @@ def _names(text: str) -> list[str]:
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", type=_names, default=list(FAMILIES), help="names of models")
-    parser.add_argument("--without-services", action="store_true")
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--without-engine", action="store_true", help="only the services' columns")
+    parts.add_argument("--without-services", action="store_true", help="only the engine's columns")
     parser.add_argument("--windows", type=Path, help="six requests on this model instead")
     parser.add_argument("--in-32-bits", action="store_true", help="unpack its weights before")
     parser.add_argument("--results", type=Path)
