@@ -100,7 +100,7 @@ def test_forced_tokens_save_steps_and_the_answer_is_valid(
     assert len(found.deltas(1)) < len(found.tokens(1))
 
 
-def test_an_exact_replay_at_any_token_ends_in_the_same_answer(
+def test_an_exact_replay_from_every_third_token_ends_in_the_same_answer(
     backend: LlamaBackend, compiler: Compiler
 ) -> None:
     whole = run(backend, compiler, replay=Replay.EXACT).tokens(1)
@@ -109,7 +109,7 @@ def test_an_exact_replay_at_any_token_ends_in_the_same_answer(
         assert [*whole[:n_known], *again.tokens(1)] == whole, n_known
 
 
-def test_a_fast_replay_at_any_token_ends_in_a_valid_answer(
+def test_a_fast_replay_from_every_third_token_ends_in_a_valid_answer(
     backend: LlamaBackend, compiler: Compiler
 ) -> None:
     whole = run(backend, compiler).tokens(1)
@@ -118,7 +118,7 @@ def test_a_fast_replay_at_any_token_ends_in_a_valid_answer(
         assert is_person(spelt(backend, [*whole[:n_known], *again.tokens(1)])), n_known
 
 
-def test_a_forced_call_is_the_same_call_after_an_exact_replay_at_any_token(
+def test_a_forced_call_is_the_same_after_an_exact_replay_from_every_seventh_token(
     backend: LlamaBackend, compiler: Compiler
 ) -> None:
     run_forced = partial(run, backend, compiler, replay=Replay.EXACT, constraint=FORCED)

@@ -9,13 +9,13 @@ from gpufc.uncollected import uncollected
 
 def test_no_collection_runs_within_and_later_ones_leave_the_objects_out() -> None:
     gc.collect()
-    before = gc.get_stats()
+    before, n_frozen = gc.get_stats(), gc.get_freeze_count()
     with uncollected():
         made = [[number] for number in range(10 * gc.get_threshold()[0])]
         assert gc.get_stats() == before
     left = {id(one) for one in gc.get_objects()}
-    gc.unfreeze()
     assert not left & set(map(id, made))
+    assert gc.get_freeze_count() >= n_frozen + len(made)  # and what was left out before
     assert gc.isenabled()
 
 

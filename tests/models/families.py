@@ -339,5 +339,12 @@ OTHERS: dict[str, Callable[[], Family]] = {
     "bert-plain": lambda: _bert(None),
     "bert-reranker": _bert_reranker,
 }
-"""Hybrids of rare kinds, which have tests of their own. Models that do not generate text: decoders,
-then encoders."""
+"""Two hybrids of rare kinds. Models that do not generate text: decoders, then encoders.
+
+Tests of families leave these out. `test_usual_attention`, `test_checkpoints` and `test_memory` have
+`minimax-01`. `test_usual_attention` and `test_any_number_of_sequences` have `kimi-linear`, whose
+pass has to have equally many tokens of each sequence.
+"""
+
+UNCUT = ("mamba", "mamba2", "rwkv7", "jamba", "lfm2", "qwen3next")
+"""Those of `FAMILIES` whose state cannot be cut: they share prefixes at checkpoints."""

@@ -3,13 +3,14 @@
 import pytest
 
 from engine_worker.backend.llama.backend import LlamaBackend
+from tests.models.families import UNCUT
 from tests.models.reference import Reference
 from tests.models.runs import ModelRun, require_equal, some_tokens
 
 N_TOKENS = 12
 
 
-@pytest.fixture(scope="module", params=["mamba", "mamba2", "rwkv7", "jamba", "lfm2", "qwen3next"])
+@pytest.fixture(scope="module", params=[*UNCUT, "minimax-01"])
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -1,13 +1,15 @@
-"""Every architecture's greedy text equals that of llama.cpp alone, whatever the cache has seen."""
+"""Every architecture's greedy text equals that of llama.cpp alone, whatever the cache has seen.
+
+Without flash attention. `test_usual_attention` has what a worker on a CPU has by default.
+"""
 
 import pytest
 
 from engine_worker.backend.llama.backend import LlamaBackend
-from gpufc.config import KvUnified, Replay
+from gpufc.config import Replay
 from tests.models.families import FAMILIES
-from tests.models.making import made
 from tests.models.reference import Reference
-from tests.models.runs import N_CTX, ModelRun, loaded, require_equal, some_tokens
+from tests.models.runs import ModelRun, require_equal, some_tokens
 
 N_TOKENS = 12
 
@@ -28,17 +30,6 @@ def test_a_prompt_is_answered_as_by_llama_cpp_alone(
 ) -> None:
     prompt, alone = reference.surest(some_tokens(n_prompt, 1), N_TOKENS)
     require_equal(run.answer(prompt, N_TOKENS), alone)
-
-
-@pytest.mark.parametrize("n_prompt", [3, 300])
-def test_with_the_usual_attention_a_prompt_is_answered_as_by_llama_cpp_alone(
-    name: str, n_prompt: int
-) -> None:
-    usual = Reference(made(name), N_CTX)
-    prompt, alone = usual.surest(some_tokens(n_prompt, 1), N_TOKENS)
-    usual.close()
-    with loaded(name, KvUnified.FALSE) as backend:
-        require_equal(ModelRun(backend).answer(prompt, N_TOKENS), alone)
 
 
 def test_eight_prompts_at_once_are_answered_as_if_alone(

@@ -1,6 +1,6 @@
 """The table of architectures beside llama.cpp alone.
 
-    python -m tests.models.table [--only NAME,…] [--without-services]
+    python -m tests.models.table [--only NAME,…] [--without-engine | --without-services]
                                  [--results tests/models/RESULTS.md]
     python -m tests.models.table --windows MODEL.gguf [--in-32-bits] [--results …]
 
@@ -21,14 +21,14 @@ from pathlib import Path
 
 from gpufc.config import KvUnified
 from tests import machine, results
-from tests.models.families import FAMILIES
+from tests.models.families import FAMILIES, UNCUT
 from tests.models.making import made
 from tests.models.runs import N_CTX, loaded
 from tests.models.table.alone import Alone
 from tests.models.table.engine_checks import EngineChecks
 from tests.models.table.judging import Cell
 from tests.models.table.service_checks import Swaps, killed
-from tests.models.table.shares import LEAST, shares
+from tests.models.table.shares import shares
 from tests.models.table.windows import REQUESTS, six_requests
 
 LAYOUTS = {"one cache": KvUnified.TRUE, "streams": KvUnified.FALSE}
@@ -42,7 +42,6 @@ IN_ENGINE = {
     "in the next worker": EngineChecks.in_next_worker,
 }
 IN_SERVICE = ("killed, exact", "after swaps to and fro", "streams over these swaps")
-UNCUT = ("mamba", "mamba2", "rwkv7", "jamba", "lfm2", "qwen3next")
 SHARED = ("the same prompt again", "two other questions", "next turn")
 
 Row = list[str]
@@ -75,7 +74,7 @@ async def in_services(
     return {name: [kills[name], *swapped[name]] for name in names}
 
 
-def architectures(names: Sequence[str], *, with_services: bool) -> Table:
+def architectures(names: Sequence[str], *, with_engine: bool, with_services: bool) -> Table:
     table = Table()
     with ExitStack() as opened, tempfile.TemporaryDirectory() as folder:
 
@@ -92,7 +91,7 @@ def architectures(names: Sequence[str], *, with_services: bool) -> Table:
                 place.mkdir()
                 served = asyncio.run(in_services(names, layout, alone_of, place))
             for name in names:
-                cells = in_engine(name, layout, alone_of(name))
+                cells = in_engine(name, layout, alone_of(name)) if with_engine else []
                 table.add(name, title, [*cells, *served.get(name, ())])
     return table
 
@@ -103,11 +102,7 @@ def cached_shares(names: Sequence[str]) -> Table:
         for title, layout in LAYOUTS.items():
             for name in names:
                 place = Path(folder) / f"{name}-{layout.value}"
-                found = asyncio.run(shares(place, name, layout))
-                is_right = found.least >= LEAST
-                questions = " and ".join(map(str, found.questions))
-                texts = (str(found.again), questions, str(found.turn))
-                table.add(name, title, [Cell(text, is_right) for text in texts])
+                table.add(name, title, asyncio.run(shares(place, name, layout)).cells)
     return table
 
 
@@ -129,9 +124,10 @@ def _tables(options: argparse.Namespace) -> Titled:
         title = f"six requests on sliding windows beside llama.cpp alone, {options.windows.name}"
         found = window_requests(options.windows, in_32_bits=options.in_32_bits)
         return {title: (REQUESTS, found)}
-    names, with_services = options.only.split(","), not options.without_services
-    columns = [*IN_ENGINE, *(IN_SERVICE if with_services else ())]
-    found = architectures(names, with_services=with_services)
+    names = options.only
+    with_engine, with_services = not options.without_engine, not options.without_services
+    columns = [*(IN_ENGINE if with_engine else ()), *(IN_SERVICE if with_services else ())]
+    found = architectures(names, with_engine=with_engine, with_services=with_services)
     tables: Titled = {"architectures beside llama.cpp alone": (columns, found)}
     uncut = [name for name in names if name in UNCUT]
     if uncut and with_services:
@@ -140,14 +136,22 @@ def _tables(options: argparse.Namespace) -> Titled:
     return tables
 
 
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", default=",".join(FAMILIES), help="names of models")
-    parser.add_argument("--without-services", action="store_true")
+    parser.add_argument("--only", type=_names, default=list(FAMILIES), help="names of models")
+    parts = parser.add_mutually_exclusive_group()
+    parts.add_argument("--without-engine", action="store_true", help="only the services' columns")
+    parts.add_argument("--without-services", action="store_true", help="only the engine's columns")
     parser.add_argument("--windows", type=Path, help="six requests on this model instead")
     parser.add_argument("--in-32-bits", action="store_true", help="unpack its weights before")
     parser.add_argument("--results", type=Path)
     options = parser.parse_args(arguments)
+    if len(options.only) == 1 and not options.without_services:
+        parser.error("a service swaps between two models or more: name them, or --without-services")
     conditions = machine.conditions()
     tables = _tables(options)
     for title, (told, table) in tables.items():

@@ -89,9 +89,8 @@ class EngineChecks:
         first = before.answer(prompt, N_TOKENS)
         after = before.succeeded()
         turn = self._answered([*prompt, *first])
-        found = self._compared(turn, after.answer(turn, N_TOKENS))
-        told = cell([found])
-        return Cell(f"{told.text}, {after.n_cached} of {len(turn)} cached", told.is_right)
+        told = cell([self._compared(turn, after.answer(turn, N_TOKENS))])
+        return told.also(f"{after.n_cached} of {len(turn)} cached")
 
 
 def _preempting(run: ModelRun, request: RequestNo, positions: Sequence[int]) -> Callable[[], None]:

@@ -1,6 +1,7 @@
 """Whether an answer is llama.cpp's own, and what a table says of it. Pure."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 from math import inf
 from typing import NamedTuple, Protocol
 
@@ -65,11 +66,31 @@ def _parting(tokens: Sequence[int], others: Sequence[int]) -> int:
     return next((at for at, (one, other) in pairs if one != other), shorter)
 
 
-class Cell(NamedTuple):
-    """A cell of the table. `is_right`: what it says is as promised."""
+class Verdict(StrEnum):
+    """As a table shows it. `ROUNDED`: answers part where llama.cpp's own rounding decides."""
 
-    text: str
-    is_right: bool
+    RIGHT = "✓"
+    ROUNDED = "≈"
+    WRONG = "WRONG:"
+
+
+class Cell(NamedTuple):
+    """A cell of the table: whether it is as promised, and its figures."""
+
+    verdict: Verdict
+    figures: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.verdict} {self.figures}"
+
+    @property
+    def is_right(self) -> bool:
+        return self.verdict is not Verdict.WRONG
+
+    def also(self, figures: str, *, is_right: bool = True) -> "Cell":
+        """The same with more figures, which are as promised or not."""
+        return Cell(self.verdict if is_right else Verdict.WRONG, f"{self.figures}, {figures}")
 
 
 def cell(found: Sequence[Compared]) -> Cell:
@@ -77,10 +98,13 @@ def cell(found: Sequence[Compared]) -> Cell:
     n_equal = sum(one.n_equal for one in found)
     parted = [one for one in found if not one.is_equal]
     if not parted:
-        return Cell(f"✓ {n_equal}", n_equal > 0)
-    is_right = all(one.is_explained for one in parted)
-    places = ", ".join(_place(one) for one in parted)
-    return Cell(f"{'≈' if is_right else 'WRONG'} {n_equal}; {places}", is_right)
+        return Cell(Verdict.RIGHT, str(n_equal)) if n_equal else NO_TOKENS
+    verdict = Verdict.ROUNDED if all(one.is_explained for one in parted) else Verdict.WRONG
+    return Cell(verdict, f"{n_equal}; {', '.join(_place(one) for one in parted)}")
+
+
+NO_TOKENS = Cell(Verdict.WRONG, "no tokens")
+"""Answers without a token are equal and no evidence."""
 
 
 def _place(one: Compared) -> str:
@@ -91,7 +115,17 @@ def _place(one: Compared) -> str:
 
 def repeated(tokens: Sequence[int], undisturbed: Sequence[int]) -> Cell:
     """An answer that has to repeat an undisturbed one to the last token."""
-    if tokens and list(tokens) == list(undisturbed):
-        return Cell(f"✓ {len(tokens)}", True)
+    if not undisturbed:
+        return NO_TOKENS
+    if list(tokens) == list(undisturbed):
+        return Cell(Verdict.RIGHT, str(len(tokens)))
     at = _parting(tokens, undisturbed)
-    return Cell(f"WRONG: parts after {at} of {len(undisturbed)}", False)
+    return Cell(Verdict.WRONG, f"parts after {at} of {len(undisturbed)}")
+
+
+def all_right(found: Sequence[Cell], things: str) -> Cell:
+    """Cells of several things as one: their number, or the figures of those that are wrong."""
+    wrong = [one.figures for one in found if not one.is_right]
+    if wrong or not found:
+        return Cell(Verdict.WRONG, "; ".join(wrong) or f"no {things}")
+    return Cell(Verdict.RIGHT, f"{len(found)} {things}")

@@ -16,7 +16,15 @@ from tests.integration.commands import command
 from tests.models.making import made
 from tests.models.runs import some_tokens
 from tests.models.table.alone import Alone
-from tests.models.table.judging import Cell, Compared, cell, compared, repeated
+from tests.models.table.judging import (
+    Cell,
+    Compared,
+    Verdict,
+    all_right,
+    cell,
+    compared,
+    repeated,
+)
 from tests.service import Service, service
 
 N_TOKENS = 48
@@ -85,8 +93,7 @@ async def killed(folder: Path, name: str, layout: KvUnified) -> Cell:
         tokens = await streamed(running.url, PROMPT, N_STREAMED, strike)
         n_replays = running.status()["requests"]["replayed_total"] - before
     told = repeated(tokens, undisturbed)
-    is_hit = n_replays == len(KILLED_AFTER)
-    return Cell(f"{told.text}, {n_replays} replays", told.is_right and is_hit)
+    return told.also(f"{n_replays} replays", is_right=n_replays == len(KILLED_AFTER))
 
 
 class Swaps:
@@ -125,13 +132,10 @@ class Swaps:
         await begun.wait()
         code, said = await command(running, "swap", str(made(following)))
         if code:
-            return Cell(f"WRONG: swap ended with {code}: {said[-200:]}", False)
+            return Cell(Verdict.WRONG, f"swap ended with {code}: {said[-200:]}")
         self._n_open[name] += not stream.done()
         return repeated(await stream, undisturbed)
 
     def _streams(self, name: str) -> Cell:
         found = self._over[name]
-        wrong = [one.text for one in found if not one.is_right]
-        if wrong:
-            return Cell("; ".join(wrong), False)
-        return Cell(f"✓ {len(found)} streams, {self._n_open[name]} open at its end", True)
+        return all_right(found, "streams").also(f"{self._n_open[name]} open at its end")

@@ -7,12 +7,14 @@ import aiohttp
 
 from gpufc.config import KvUnified, Replay
 from supervisor.bench.words import WORDS
+from tests.models.table.judging import Cell, Verdict
 from tests.models.table.service_checks import serving
 
 SYSTEM = " ".join(WORDS[at % len(WORDS)] for at in range(0, 7 * 120, 7))
 QUESTIONS = ("Hello", "Good morning, and why is that so?", "And tulips?")
 LEAST = 0.9
-"""The share that has to be found of a prompt that was computed, or whose system message was."""
+"""The share that has to be found of a prompt that was computed, or whose system message was. A next
+turn finds as much of the turn before it."""
 
 
 class Share(NamedTuple):
@@ -36,8 +38,18 @@ class Shares(NamedTuple):
     turn: Share
 
     @property
-    def least(self) -> float:
-        return min(share.of_one for share in (self.again, *self.questions))
+    def cells(self) -> list[Cell]:
+        """One for the prompt again, one for both questions, one for the turn."""
+        least_question = min(share.of_one for share in self.questions)
+        return [
+            _cell(str(self.again), self.again.of_one >= LEAST),
+            _cell(" and ".join(map(str, self.questions)), least_question >= LEAST),
+            _cell(str(self.turn), self.turn.n_cached >= LEAST * self.again.n_prompt),
+        ]
+
+
+def _cell(figures: str, is_right: bool) -> Cell:
+    return Cell(Verdict.RIGHT if is_right else Verdict.WRONG, figures)
 
 
 async def shares(folder: Path, name: str, layout: KvUnified) -> Shares:

@@ -33,7 +33,7 @@ def six_requests(model: Path, *, in_32_bits: bool) -> Iterator[tuple[KvUnified, 
     with tempfile.TemporaryDirectory() as folder:
         kv = KvType.F32 if in_32_bits else KvType.F16
         used = unpacked(model, Path(folder)) if in_32_bits else model
-        with closing(Alone(used, N_CTX, kv, PASSES)) as alone:
+        with closing(Alone(used, N_CTX, kv, PASSES, beside=())) as alone:
             for layout in (KvUnified.TRUE, KvUnified.FALSE):
                 with _loaded(used, layout, kv) as backend:
                     yield layout, _answered(backend, alone)
@@ -44,8 +44,7 @@ def _answered(backend: LlamaBackend, alone: Alone) -> list[Cell]:
     for prompt in _prompts(backend, alone):
         tokens = run.answer(prompt, N_TOKENS)
         told = cell([compared(prompt, tokens, alone.wanted(prompt, N_TOKENS), alone.moved)])
-        share = f"{told.text}, {run.n_cached} of {len(prompt)} cached"
-        cells.append(Cell(share, told.is_right))
+        cells.append(told.also(f"{run.n_cached} of {len(prompt)} cached"))
     return cells
 
 
