@@ -49,13 +49,13 @@ class StreamSlots(Slots):
         if match is not None and continues and self._is_in_place(match.slot, candidates):
             self._begin_in(match, sequence)
             return
-        is_long = match is not None and match.n_tokens >= self.least_shared
-        slot = self._best(candidates, match if is_long else None)
-        if match is not None and is_long and slot == match.slot:
-            self._begin_in(match, sequence)  # no other place: the rest of the prefix is lost
+        long = match if match is not None and match.n_tokens >= self.least_shared else None
+        slot = self._best(candidates, long)
+        if long is not None and slot == long.slot:
+            self._begin_in(long, sequence)  # no other place: the rest of the prefix is lost
             return
         if match is not None:
-            kept = self._kept(slot, sequence, match)
+            kept = self._kept(slot, sequence, long)
             n_kept = 0 if kept is None else kept.n_tokens
             if match.n_tokens - n_kept < self.least_shared:
                 match = kept
@@ -67,18 +67,19 @@ class StreamSlots(Slots):
         if match is not None and continues:  # the new sequence begins with all of it
             self.give_up(match.slot)
 
-    def _kept(self, slot: int, sequence: Sequence, match: Match) -> Match | None:
-        """The match of the slot's own idle prefix, where that is given up."""
-        if slot in self._free or self._is_moved(slot, match):
+    def _kept(self, slot: int, sequence: Sequence, copied: Match | None) -> Match | None:
+        """The match of the slot's own idle prefix, where that is given up. `copied` is a match that
+        is worth a copy."""
+        if slot in self._free or self._is_moved(slot, copied):
             return None
         return self._cache.match_in(slot, sequence.spec.scope, sequence.tokens)
 
-    def _is_moved(self, slot: int, match: Match | None) -> bool:
+    def _is_moved(self, slot: int, copied: Match | None) -> bool:
         """Whether an idle prefix goes to another slot when a sequence takes this one: a free one,
-        or that of a prefix worth less."""
+        or that of a prefix worth less. `copied`, in another slot, stays where it is."""
         if self._cache.n_tokens(slot) < self._least_moved:
             return False
-        return bool(self._free) or self._idle_but(match)[0] != slot
+        return bool(self._free) or self._idle_but(copied)[0] != slot
 
     def _in_use(self) -> set[int]:
         """The slots that take part in every step."""

@@ -206,6 +206,18 @@ def test_a_prefix_that_is_to_go_serves_the_sequence_in_its_slot_without_a_copy()
     assert set(slots.take_edits()) == {Remove(slot, 40) for slot in range(3)}
 
 
+def test_the_only_idle_slot_serves_a_beginning_that_is_not_worth_a_copy() -> None:
+    slots = dear(40, n_slots=2)
+    chat = run(slots, 1, (*PREFIX[:30], *range(300, 500)))
+    run(slots, 2, (*PREFIX[:30], *range(600, 700)))
+    end(slots, chat)
+    slots.take_edits()
+    newcomer = sequence(spec(3, (*PREFIX[:30], 9, 9, 9)))
+    slots.give(newcomer)
+    assert (newcomer.slot, newcomer.n_computed) == (0, 30)
+    assert slots.take_edits() == [Remove(0, 30)]
+
+
 def test_a_longer_match_is_copied_over_a_prefix_that_is_to_go() -> None:
     slots = streams(n_slots=2)
     short, long = run(slots, 1, (*PREFIX, 1)), run(slots, 2, (*PREFIX, *range(50, 80)))
