@@ -8,7 +8,6 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.endings import unwound
 from tests.structure import ROOT
 
 CHILD = """
@@ -36,19 +35,35 @@ def test_a_run_s_service_ends_with_it(tmp_path: Path) -> None:
     assert alive == []
 
 
-def test_the_signal_unwinds_within_only() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), unwound(), unwound():
+WITHIN_ONLY = """
+import signal
+from tests.endings import unwound
+
+before = signal.getsignal(signal.SIGTERM)
+try:
+    with unwound(), unwound():
         signal.raise_signal(signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
+except KeyboardInterrupt:
+    print("unwound", signal.getsignal(signal.SIGTERM) is before)
+"""
+
+OWN_HANDLER = """
+import signal
+from tests.endings import unwound
+
+signal.signal(signal.SIGTERM, lambda number, _: print("own", number))
+with unwound():
+    signal.raise_signal(signal.SIGTERM)
+"""
 
 
-def test_a_run_s_own_handler_stays() -> None:
-    seen: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, _: seen.append(number))
-    try:
-        with unwound():
-            signal.raise_signal(signal.SIGTERM)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    assert seen == [signal.SIGTERM]
+@pytest.mark.parametrize(
+    ("program", "said"),
+    [(WITHIN_ONLY, "unwound True"), (OWN_HANDLER, f"own {signal.SIGTERM.value}")],
+    ids=["the signal unwinds within only", "a run's own handler stays"],
+)
+def test_a_process_of_its_own(program: str, said: str) -> None:
+    """This process would be ended if it were its own signal that nothing handles."""
+    words = [sys.executable, "-c", program]
+    run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout.strip()) == (0, said), run.stderr
