@@ -166,6 +166,23 @@ class Engine:
         self._reporter.flush()
         self._drafting.beside_step()
         n_recomputed = self._commit(plan)
+        rows, computed, chosen_s = self._choose(plan)
+        lost = self._ahead.begin(rows.chosen)
+        accepting = time.monotonic()
+        gained = self._accept_all(plan, rows)
+        self._choosing.foresee(gained)
+        chosen_s += time.monotonic() - accepting
+        cost = StepCost(plan.n_tokens, computed - began, len(rows.logits), chosen_s)
+        result = StepResult(self._step, gained, started, n_recomputed, cost)
+        self._reporter.add(result, more=bool(self.scheduler.running))
+        if lost is not None:  # in a step of the same requests
+            self._reporter.failed(plan.requests, lost)
+            raise lost
+        return plan
+
+    def _choose(self, plan: Plan) -> tuple[StepRows, float, float]:
+        """Wait for the plan's rows and choose their tokens. Also returns when the rows were
+        computed, in monotonic seconds, and the seconds of the choice."""
         prepared = self._choosing.prepare(plan)
         try:
             logits = self._wait_for(plan)
@@ -174,19 +191,7 @@ class Engine:
         except DecodeFailed as err:
             self._reporter.failed(plan.requests, err)
             raise
-        chosen_s = time.monotonic() - computed
-        lost = self._ahead.begin(chosen)
-        accepting = time.monotonic()
-        gained = self._accept_all(plan, StepRows(logits, prepared.picks, chosen))
-        self._choosing.foresee(gained)
-        chosen_s += time.monotonic() - accepting
-        cost = StepCost(plan.n_tokens, computed - began, len(logits), chosen_s)
-        result = StepResult(self._step, gained, started, n_recomputed, cost)
-        self._reporter.add(result, more=bool(self.scheduler.running))
-        if lost is not None:  # in a step of the same requests
-            self._reporter.failed(plan.requests, lost)
-            raise lost
-        return plan
+        return StepRows(logits, prepared.picks, chosen), computed, time.monotonic() - computed
 
     def run_embedder(self, step: Plan | None) -> None:
         """The embedder's pass after a step."""
