@@ -1,29 +1,62 @@
 """A model of a common size with random weights: for speed, where a real one cannot be had.
 
-    python scripts/lab/random_model.py SOURCE.gguf TARGET.gguf --shape 1b
+    python scripts/lab/random_model.py SOURCE.gguf TARGET.gguf --shape 1b --type q4_0
 
 Takes the tokenizer of SOURCE (a GGUF file of llama's architecture, such as the demo model) and
-writes a llama of the given shape, all matrices Q4_0 with random blocks of the right variance. It
-computes exactly as a trained model of that shape does, and says nonsense. GGUF:
+writes a llama of the given shape, all matrices of one type with random blocks of the right
+variance. It computes exactly as a trained model of that shape does, and says nonsense. GGUF:
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 import argparse
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 ALIGNMENT = 32
-BLOCK = 32
-"""Weights in a Q4_0 block: a half-precision scale and 16 bytes of two weights each."""
-F32, Q4_0 = 0, 2
+F32 = 0
 UINT32, STRING, ARRAY = 4, 8, 9
 SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 """Bytes of a metadata value by its type."""
-CHUNK_BLOCKS = 1 << 20
+POOL_BLOCKS = 2_097_143
+"""Random blocks that all matrices of one row length share. A prime: the rows of a matrix of fewer
+rows all start at different blocks."""
+
+Blocks = npt.NDArray[np.uint8]
+
+
+class Type(NamedTuple):
+    """Of matrices: ggml's number for it, weights and bytes of a block.
+
+    `draw` gives so many random blocks for rows of a length. Their weights have a standard deviation
+    of 1 / sqrt(row length), with which a matrix keeps variance.
+    """
+
+    number: int
+    n_weights: int
+    n_bytes: int
+    draw: Callable[[np.random.Generator, int, int], Blocks]
+
+
+def q4_0_blocks(rng: np.random.Generator, n_blocks: int, row: int) -> Blocks:
+    """A half-precision scale and 16 bytes of two weights each: scale × (-8 … 7), of standard
+    deviation 4.6."""
+    blocks = rng.integers(0, 256, (n_blocks, 18), np.uint8)
+    blocks[:, :2] = np.array([1 / (4.6 * row**0.5)], np.float16).view(np.uint8)
+    return blocks
+
+
+def f16_blocks(rng: np.random.Generator, n_blocks: int, row: int) -> Blocks:
+    weights = rng.standard_normal((n_blocks, 1), np.float32) / np.float32(row**0.5)
+    return weights.astype(np.float16).view(np.uint8)
+
+
+TYPES = {"q4_0": Type(2, 32, 18, q4_0_blocks), "f16": Type(1, 1, 2, f16_blocks)}
 
 
 class Shape(NamedTuple):
@@ -50,9 +83,13 @@ class Tensor(NamedTuple):
     dims: tuple[int, ...]
 
     @property
-    def n_bytes(self) -> int:
+    def is_matrix(self) -> bool:
+        return len(self.dims) > 1
+
+    def n_bytes(self, type_: Type) -> int:
+        """With matrices of this type."""
         count = int(np.prod(self.dims))
-        return count * 4 if len(self.dims) == 1 else count // BLOCK * 18
+        return count // type_.n_weights * type_.n_bytes if self.is_matrix else count * 4
 
 
 def main() -> None:
@@ -60,11 +97,17 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--shape", choices=SHAPES, default="1b")
+    parser.add_argument("--type", choices=TYPES, default="q4_0", help="of the matrices (q4_0)")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    shape = SHAPES[args.shape]
-    pairs, n_vocab = metadata(args.source.read_bytes(), shape)
-    write(args.target, pairs, list(tensors(shape, n_vocab)), np.random.default_rng(args.seed))
+    rng = np.random.default_rng(args.seed)
+    make(args.source, args.target, SHAPES[args.shape], TYPES[args.type], rng)
+
+
+def make(source: Path, target: Path, shape: Shape, type_: Type, rng: np.random.Generator) -> None:
+    """Write a model of this shape, with matrices of this type and the tokenizer of `source`."""
+    pairs, n_vocab = metadata(source.read_bytes(), shape)
+    write(target, pairs, list(tensors(shape, n_vocab)), type_, rng)
 
 
 def metadata(source: bytes, shape: Shape) -> tuple[list[bytes], int]:
@@ -137,32 +180,41 @@ def tensors(shape: Shape, n_vocab: int) -> Iterator[Tensor]:
         yield Tensor(prefix + "ffn_down.weight", (shape.n_ff, shape.n_embd))
 
 
-def write(target: Path, pairs: list[bytes], parts: list[Tensor], rng: np.random.Generator) -> None:
-    infos, offset = [], 0
-    for part in parts:
-        kind = F32 if len(part.dims) == 1 else Q4_0
-        dims = struct.pack(f"<I{len(part.dims)}Q", len(part.dims), *part.dims)
-        infos.append(text(part.name) + dims + struct.pack("<IQ", kind, offset))
-        offset += -(-part.n_bytes // ALIGNMENT) * ALIGNMENT
-    head = b"GGUF" + struct.pack("<IQQ", 3, len(parts), len(pairs)) + b"".join(pairs + infos)
+def write(
+    target: Path, pairs: list[bytes], parts: list[Tensor], type_: Type, rng: np.random.Generator
+) -> None:
+    @cache
+    def pool(row: int) -> bytes:
+        return type_.draw(rng, POOL_BLOCKS, row).tobytes()
+
+    head = header(pairs, parts, type_)
     with target.open("wb") as file:
         file.write(head + bytes(-len(head) % ALIGNMENT))
         for part in parts:
-            write_weights(file, part, rng)
-            file.write(bytes(-part.n_bytes % ALIGNMENT))
+            n_bytes = part.n_bytes(type_)
+            if part.is_matrix:
+                start = int(rng.integers(POOL_BLOCKS)) * type_.n_bytes
+                write_from(file, memoryview(pool(part.dims[0])), start, n_bytes)
+            else:
+                file.write(np.ones(part.dims, np.float32).tobytes())
+            file.write(bytes(-n_bytes % ALIGNMENT))
 
 
-def write_weights(file: BinaryIO, part: Tensor, rng: np.random.Generator) -> None:
-    if len(part.dims) == 1:
-        file.write(np.ones(part.dims, np.float32).tobytes())
-        return
-    n_blocks = part.n_bytes // 18
-    # weights of a block are scale × (-8 … 7), of standard deviation 4.6; a matrix keeps variance
-    scale = np.array([1 / (4.6 * part.dims[0] ** 0.5)], np.float16).tobytes()
-    for start in range(0, n_blocks, CHUNK_BLOCKS):
-        blocks = rng.integers(0, 256, (min(CHUNK_BLOCKS, n_blocks - start), 18), np.uint8)
-        blocks[:, :2] = np.frombuffer(scale, np.uint8)
-        file.write(blocks.tobytes())
+def header(pairs: list[bytes], parts: list[Tensor], type_: Type) -> bytes:
+    infos, offset = [], 0
+    for part in parts:
+        number = type_.number if part.is_matrix else F32
+        dims = struct.pack(f"<I{len(part.dims)}Q", len(part.dims), *part.dims)
+        infos.append(text(part.name) + dims + struct.pack("<IQ", number, offset))
+        offset += -(-part.n_bytes(type_) // ALIGNMENT) * ALIGNMENT
+    return b"GGUF" + struct.pack("<IQQ", 3, len(parts), len(pairs)) + b"".join(pairs + infos)
+
+
+def write_from(file: BinaryIO, pool: memoryview, start: int, n_bytes: int) -> None:
+    """Write so many bytes of the pool from `start` on, and from its beginning again."""
+    while n_bytes:
+        n_bytes -= file.write(pool[start : start + n_bytes])
+        start = 0
 
 
 if __name__ == "__main__":
