@@ -69,12 +69,7 @@ class StepShape(Protocol):
 
 
 class Mixed:
-    """Any chunks beside any sequences that decode.
-
-    Prompts without decoding sequences are ordered by falling slot: llama.cpp then computes each in
-    a pass of its own. In one pass with its neighbours each would get as far as the shortest one,
-    and the rest of each would be another pass.
-    """
+    """Any chunks beside any sequences that decode."""
 
     @classmethod
     def with_slots(
@@ -126,7 +121,7 @@ class Mixed:
 
     def ordered(self, decoding: list[Work], chunks: list[Chunk]) -> list[Work]:
         """All work by rising slot: sequences with consecutive slots are computed in one pass."""
-        return by_slot(decoding, chunks, falling=not decoding)
+        return by_slot(decoding, chunks)
 
 
 def decoding_of(
@@ -138,6 +133,6 @@ def decoding_of(
     return Decoding([*work, *fed], len(ready), n_drafted)
 
 
-def by_slot(decoding: list[Work], chunks: list[Chunk], *, falling: bool = False) -> list[Work]:
+def by_slot(decoding: list[Work], chunks: list[Chunk]) -> list[Work]:
     """All work in the order of its slots."""
-    return sorted([*decoding, *chunks], key=lambda item: item.slot, reverse=falling)
+    return sorted([*decoding, *chunks], key=lambda item: item.slot)

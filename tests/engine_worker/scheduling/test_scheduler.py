@@ -42,10 +42,10 @@ def test_prompts_are_prefilled_in_order_of_arrival() -> None:
     assert step(planner) == [(1, 6, True), (2, 2, False)]
 
 
-def test_work_is_ordered_by_slots_and_prompts_alone_the_other_way_round() -> None:
+def test_work_is_ordered_by_slots() -> None:
     planner = scheduler(batch_tokens=64)
     add(planner, sequence(spec(1)), sequence(spec(2)), sequence(spec(3)))
-    assert plans.slots_of(planner.plan()) == [2, 1, 0]
+    assert plans.slots_of(planner.plan()) == [0, 1, 2]
     step(planner)
     assert plans.slots_of(planner.plan()) == [0, 1, 2]
 
