@@ -61,6 +61,7 @@ class PerStepSpeculator:
     def __init__(self, drafter: Drafter, costs: StepCosts) -> None:
         self._drafter = drafter
         self._costs = costs
+        self._rates = AcceptanceRates(drafter.assumed_rate)  # of all sequences
         self._tracks: dict[RequestNo, _Track] = {}
         self._prices: dict[int, Prices | None] = {}
         self._n_steps = 0
@@ -131,7 +132,7 @@ class PerStepSpeculator:
         """Whether a sequence is drafted for in this step. If so, its last draft is compared."""
         track = self._tracks.get(request.key)
         if track is None:
-            track = self._tracks[request.key] = _Track(AcceptanceRates(self._drafter.assumed_rate))
+            track = self._tracks[request.key] = _Track(self._rates.of_new_sequence())
         if track.rest:
             track.rest -= 1
             return False

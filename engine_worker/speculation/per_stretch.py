@@ -85,6 +85,7 @@ class PerStretchSpeculator:
     def __init__(self, drafter: Drafter, costs: StepCosts) -> None:
         self._drafter = drafter
         self._costs = costs
+        self._rates = AcceptanceRates(drafter.assumed_rate)  # of all sequences
         self._tracks: dict[RequestNo, _Track] = {}
         self._has_drafts = False
         # the last step may have been without drafts although they have begun: a quiet speculator
@@ -169,7 +170,7 @@ class PerStretchSpeculator:
     def _track(self, request: DraftRequest) -> _Track:
         track = self._tracks.get(request.key)
         if track is None:
-            track = self._tracks[request.key] = _Track(AcceptanceRates(self._drafter.assumed_rate))
+            track = self._tracks[request.key] = _Track(self._rates.of_new_sequence())
         return track
 
     def _judge(self, saved_s: float) -> None:

@@ -55,6 +55,18 @@ def test_drafts_that_are_never_right_are_not_verified(costs: StepCosts) -> None:
     assert after(200, PerStepSpeculator(ScriptedDrafter(WRONG), costs)) == [0]
 
 
+@pytest.mark.parametrize(("token", "assumed", "pays"), [(WRONG, 0.9, False), (RIGHT, 0.1, True)])
+def test_a_new_sequence_begins_with_what_others_have_shown(
+    token: int, assumed: float, pays: bool
+) -> None:
+    speculator = PerStepSpeculator(ScriptedDrafter(token, assumed), CPU)
+    assert (after(0, speculator) == [0]) == pays
+    after(100, speculator)
+    new = DraftRequest(RequestNo(99), [0], 100, 100)
+    (draft,) = speculator.draft_all([new], n_decoding=1)
+    assert bool(draft) == pays
+
+
 def test_a_doubtful_draft_pays_where_a_further_token_costs_little() -> None:
     assert after(0, PerStepSpeculator(ScriptedDrafter(assumed=0.3), CPU)) == [0]
     (length,) = after(0, PerStepSpeculator(ScriptedDrafter(assumed=0.3), GPU))
