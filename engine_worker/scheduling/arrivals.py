@@ -11,20 +11,21 @@ import collections.abc
 
 from msgspec import Struct, structs
 
+from engine_worker.scheduling.pausing import n_pending
 from engine_worker.scheduling.plan import Chunk, Plan
 from engine_worker.text.sequence import Sequence
 
 LIKE = 2
 """A prompt of so many times the own length is not waited for: only the long one would gain."""
 
-MOST_PAUSED = 32
-"""Batches of other sequences' prompts for which a ready sequence waits at most."""
+MOST_AWAITED = 32
+"""Batches of prompts for which a ready sequence waits at most."""
 
 
 class _Times(Struct):
     """Numbers of steps that were committed before an event.
 
-    `arrived`: the sequence came. `ready`: all its known tokens but the last one had cells; 0: not
+    `arrived`: the sequence came. `ready`: all its known tokens but at most one had cells; 0: not
     yet.
     """
 
@@ -33,30 +34,30 @@ class _Times(Struct):
 
 
 class BeginTogether:
-    """The bursts that there are, and the prompt tokens computed in the present pause.
+    """The bursts that there are. Sequences are known from `arrived` to `ended`."""
 
-    Sequences are known from `arrived` to `ended`.
-    """
-
-    def __init__(self, batch_tokens: int) -> None:
-        self._most_paused = MOST_PAUSED * batch_tokens
-        self._n_paused = 0
+    def __init__(self, batch_tokens: int, *, on_device: bool) -> None:
+        """On a CPU the sequences of a burst gain tokens during it (`EarlyTokens`)."""
+        self._most_awaited = MOST_AWAITED * batch_tokens
+        self._on_device = on_device
         self._n_steps = 0
         self._times: dict[Sequence, _Times] = {}
 
     def arrived(self, sequence: Sequence) -> None:
         self._times[sequence] = _Times(self._n_steps)
 
-    def pauses(
+    def going(
         self, ready: collections.abc.Sequence[Sequence], prompts: collections.abc.Sequence[Sequence]
-    ) -> bool:
-        """In a burst: no stream runs, and every ready sequence has a mate among the prompts."""
-        if not prompts or self._n_paused >= self._most_paused:
-            return False
-        return all(
-            seq.n_gained <= (1 if seq.spec.tokens else 0) and self._has_mates(seq, prompts)
-            for seq in ready
-        )
+    ) -> list[Sequence] | None:
+        """In a burst, none: no stream runs, and every ready sequence has a mate among the prompts.
+        Replays have gained a token each, and other sequences may have."""
+        if not prompts or n_pending(prompts) > self._most_awaited:
+            return None
+        waits = all(self._may_wait(seq) and self._has_mates(seq, prompts) for seq in ready)
+        return [] if waits else None
+
+    def most_tokens(self, prompts: collections.abc.Sequence[Sequence], batch_tokens: int) -> int:
+        return batch_tokens
 
     def shortened(
         self, chunks: list[Chunk], prompts: collections.abc.Sequence[Sequence]
@@ -74,15 +75,17 @@ class BeginTogether:
             for chunk in chunks
         ]
 
-    def computed(self, plan: Plan, *, was_pause: bool) -> None:
-        self._n_paused = self._n_paused + plan.n_prefill if was_pause else 0
+    def computed(self, plan: Plan) -> None:
         self._n_steps += 1
         for sequence in plan.sequences:
-            if sequence.is_decoding and not self._times[sequence].ready:
+            if sequence.n_pending <= 1 and not self._times[sequence].ready:
                 self._times[sequence].ready = self._n_steps
 
     def ended(self, sequence: Sequence) -> None:
         del self._times[sequence]
+
+    def _may_wait(self, sequence: Sequence) -> bool:
+        return not self._on_device or sequence.n_gained <= (1 if sequence.spec.tokens else 0)
 
     def _has_mates(self, sequence: Sequence, prompts: collections.abc.Iterable[Sequence]) -> bool:
         """Whether one of `prompts` came before this one was ready, and is not much longer."""

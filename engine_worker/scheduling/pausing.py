@@ -1,4 +1,4 @@
-"""The port for policies that let sequences wait which could gain a token. Pure."""
+"""The port for policies for bursts, which may let sequences wait that could gain a token. Pure."""
 
 import collections.abc
 from typing import Protocol
@@ -8,27 +8,32 @@ from engine_worker.text.sequence import Sequence
 
 
 class Pausing(Protocol):
-    """Decides whether ready sequences wait for the prompts of others. Asking changes nothing."""
+    """Decides which ready sequences wait for the prompts of others. Asking changes nothing."""
 
     def arrived(self, sequence: Sequence) -> None:
         """A new sequence waits for its turn."""
         ...
 
-    def pauses(
+    def going(
         self, ready: collections.abc.Sequence[Sequence], prompts: collections.abc.Sequence[Sequence]
-    ) -> bool:
-        """Whether all `ready` sequences wait in the next step, in which `prompts` are computed."""
+    ) -> list[Sequence] | None:
+        """In a burst of requests, the `ready` sequences that go on in the next step, which is one
+        for its `prompts`: it is not kept short for these sequences. None where there is none."""
+        ...
+
+    def most_tokens(self, prompts: collections.abc.Sequence[Sequence], batch_tokens: int) -> int:
+        """The most tokens of prompts in a step of a burst."""
         ...
 
     def shortened(
         self, chunks: list[Chunk], prompts: collections.abc.Sequence[Sequence]
     ) -> list[Chunk]:
-        """The chunks of a step with a pause; a chunk may become shorter, to end before its last
+        """The chunks of a step of a burst; a chunk may become shorter, to end before its last
         token."""
         ...
 
-    def computed(self, plan: Plan, *, was_pause: bool) -> None:
-        """A step is committed; in a pause, sequences were ready and none went on."""
+    def computed(self, plan: Plan) -> None:
+        """A step is committed."""
         ...
 
     def ended(self, sequence: Sequence) -> None:
@@ -42,18 +47,26 @@ class NeverPause:
     def arrived(self, sequence: Sequence) -> None:
         pass
 
-    def pauses(
+    def going(
         self, ready: collections.abc.Sequence[Sequence], prompts: collections.abc.Sequence[Sequence]
-    ) -> bool:
-        return False
+    ) -> list[Sequence] | None:
+        return None
+
+    def most_tokens(self, prompts: collections.abc.Sequence[Sequence], batch_tokens: int) -> int:
+        return batch_tokens
 
     def shortened(
         self, chunks: list[Chunk], prompts: collections.abc.Sequence[Sequence]
     ) -> list[Chunk]:
         return chunks
 
-    def computed(self, plan: Plan, *, was_pause: bool) -> None:
+    def computed(self, plan: Plan) -> None:
         pass
 
     def ended(self, sequence: Sequence) -> None:
         pass
+
+
+def n_pending(prompts: collections.abc.Iterable[Sequence]) -> int:
+    """Known tokens without cells, of all these."""
+    return sum([prompt.n_pending for prompt in prompts])

@@ -13,6 +13,7 @@ from engine_worker.kv.slots import Slots
 from engine_worker.kv.stream_slots import StreamSlots
 from engine_worker.scheduling.adapter_turns import AdapterTurns
 from engine_worker.scheduling.arrivals import BeginTogether
+from engine_worker.scheduling.early_tokens import EarlyTokens
 from engine_worker.scheduling.equal_chunks import EqualChunks
 from engine_worker.scheduling.fixed_pass import FixedPass
 from engine_worker.scheduling.newcomers import NewcomersFirst
@@ -63,7 +64,7 @@ def scheduler_for(
         batch_tokens=batch_tokens,
         slots=slots,
         shape=shape,
-        pausing=_pausing(max_running, batch_tokens),
+        pausing=_pausing(profile, max_running, batch_tokens, costs),
         turns=_turns(profile, max_running, costs),
         budget=PrefillBudget(batch_tokens, costs),
     )
@@ -96,10 +97,11 @@ def _slots(profile: Profile, max_running: int, cache: PrefixCache, is_control: I
     return StreamSlots(n_slots, max_idle=n_slots, cache=cache, least_copied=least)
 
 
-def _pausing(max_running: int, batch_tokens: int) -> Pausing:
-    if max_running > 1:
-        return BeginTogether(batch_tokens)
-    return NeverPause()
+def _pausing(profile: Profile, max_running: int, batch_tokens: int, costs: StepCosts) -> Pausing:
+    if max_running == 1:
+        return NeverPause()
+    together = BeginTogether(batch_tokens, on_device=profile.overlaps)
+    return together if profile.overlaps else EarlyTokens(together, costs)
 
 
 def _turns(profile: Profile, max_running: int, costs: StepCosts) -> Turns:

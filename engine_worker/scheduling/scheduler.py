@@ -81,7 +81,8 @@ class Scheduler:
         self._turns.settle(self._startable())
         ready = self._ready()
         prompts = self._prompts(self._fed_singly(ready))
-        return [] if self._pausing.pauses(ready, prompts) else ready
+        going = self._pausing.going(ready, prompts)
+        return ready if going is None else going
 
     def plan(self) -> Plan:
         """The next step. Its `work` is empty when there is nothing to do.
@@ -94,13 +95,13 @@ class Scheduler:
         ready = self._ready()
         fed = self._fed_singly(ready)
         prompts = self._prompts(fed)
-        is_pause = self._pausing.pauses(ready, prompts)
-        if is_pause:
-            ready, fed = [], self._fed_singly([])
+        going = self._pausing.going(ready, prompts)
+        if going is not None:
+            ready, fed = going, self._fed_singly(going)
         decoding = self._shape.decoding(ready, fed)
-        room = self._room(decoding, prompts)
+        room = self._room(decoding, prompts, is_burst=going is not None)
         chosen, started = self._start(prompts, room, is_beside=bool(decoding.work))
-        chunks = self._pausing.shortened(chosen, prompts) if is_pause else chosen
+        chunks = chosen if going is None else self._pausing.shortened(chosen, prompts)
         chunks = self._shape.levelled(chunks, chosen)
         self.slots.settle()
         edits = self.slots.take_edits()
@@ -108,11 +109,10 @@ class Scheduler:
 
     def commit(self, plan: Plan) -> int:
         """The plan's tokens have cells. Returns how many of them had cells once before."""
-        was_pause = not plan.n_decoding and bool(self._ready())
         n_beside = plan.n_decoding or self._n_held_back()
         n_recomputed = sum([work.commit(self.slots) for work in plan.work])
         self._budget.spent(n_beside, plan.n_prefill, plan.n_prompts)
-        self._pausing.computed(plan, was_pause=was_pause)
+        self._pausing.computed(plan)
         self._turns.passed(plan, self._startable())
         return n_recomputed
 
@@ -190,13 +190,15 @@ class Scheduler:
         found = [s for s in startable if s.slot is None or not (s.is_decoding or s in fed)]
         return sorted(found, key=_length)
 
-    def _room(self, decoding: Decoding, prompts: list[Sequence]) -> int:
+    def _room(self, decoding: Decoding, prompts: list[Sequence], *, is_burst: bool) -> int:
         """Prompt tokens for the step. Replays are not paced: their clients see them stand still."""
         room = self._shape.room(self.batch_tokens, decoding)
+        if is_burst:
+            room = min(room, self._pausing.most_tokens(prompts, self.batch_tokens))
         if any(seq.is_replay for seq in prompts):
             return room
-        most = self._turns.most_tokens(self.batch_tokens)
-        return min(room, most, self._budget.allowance(len(decoding.work)))
+        room = min(room, self._turns.most_tokens(self.batch_tokens))
+        return room if is_burst else min(room, self._budget.allowance(len(decoding.work)))
 
     def _start(
         self, prompts: list[Sequence], budget: int, *, is_beside: bool

@@ -19,6 +19,7 @@ OPTIMISATIONS = {
     "scheduling/fixed_pass": r"FixedPass",
     "scheduling/equal_chunks": r"EqualChunks",
     "scheduling/arrivals": r"BeginTogether",
+    "scheduling/early_tokens": r"EarlyTokens",
     "scheduling/newcomers": r"NewcomersFirst",
     "scheduling/adapter_turns": r"AdapterTurns",
     "engine/step_ahead": r"StepAhead",

@@ -11,13 +11,25 @@ from tests.engine_worker.scheduling import plans
 from tests.engine_worker.scheduling.plans import computed
 
 
-def scheduler(max_running: int = 4, n_slots: int = 6, batch_tokens: int = 8) -> Scheduler:
+def scheduler(
+    max_running: int = 4,
+    n_slots: int = 6,
+    batch_tokens: int = 8,
+    costs: StepCosts | None = None,
+    *,
+    overlaps: bool = False,
+) -> Scheduler:
     return scheduler_for(
-        profile(n_slots), max_running=max_running, batch_tokens=batch_tokens, costs=StepCosts()
+        profile(n_slots, overlaps=overlaps),
+        max_running=max_running,
+        batch_tokens=batch_tokens,
+        costs=costs or StepCosts(),
     )
 
 
-def profile(n_slots: int, *, consecutive: bool = False, least_copied: int = 0) -> Profile:
+def profile(
+    n_slots: int, *, consecutive: bool = False, least_copied: int = 0, overlaps: bool = False
+) -> Profile:
     return Profile(
         shape=Shape.MIXED,
         drafting=Drafting.NONE,
@@ -25,7 +37,7 @@ def profile(n_slots: int, *, consecutive: bool = False, least_copied: int = 0) -
         consecutive=consecutive,
         cuts_prefixes=True,
         least_copied=least_copied,
-        overlaps=False,
+        overlaps=overlaps,
         prompt_token_s=0.0,
         tuning=H100,
     )

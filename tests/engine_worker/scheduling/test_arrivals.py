@@ -1,9 +1,14 @@
 """Requests that arrive together: which begin together, and which wait for no other."""
 
-from engine_worker.scheduling.arrivals import LIKE, MOST_PAUSED
+from functools import partial
+
+from engine_worker.scheduling.arrivals import LIKE, MOST_AWAITED
 from gpufc.config import Replay
-from tests.engine_worker.scheduling.mixed_planner import add, scheduler, step
+from tests.engine_worker.scheduling import mixed_planner
+from tests.engine_worker.scheduling.mixed_planner import add, step
 from tests.engine_worker.text.sequences import sequence, spec
+
+scheduler = partial(mixed_planner.scheduler, overlaps=True)
 
 
 def test_requests_that_came_together_begin_together() -> None:
@@ -78,8 +83,7 @@ def test_no_sequence_waits_for_an_exact_replay_that_is_fed_token_by_token() -> N
 
 
 def test_a_ready_sequence_waits_for_so_many_batches_and_no_more() -> None:
-    planner = scheduler(max_running=60, n_slots=60, batch_tokens=8)
-    add(planner, *(sequence(spec(number, prompt=9)) for number in range(60)))
-    batches = [step(planner) for _ in range(MOST_PAUSED + 4)]
-    with_output = [number for number, batch in enumerate(batches) if any(w[2] for w in batch)]
-    assert with_output == [MOST_PAUSED + 1, MOST_PAUSED + 2, MOST_PAUSED + 3]
+    for n_prompts, waits in ((MOST_AWAITED, True), (MOST_AWAITED + 1, False)):
+        planner = scheduler(max_running=n_prompts, n_slots=n_prompts, batch_tokens=8)
+        add(planner, *(sequence(spec(number, prompt=8)) for number in range(n_prompts)))
+        assert step(planner)[0] == ((0, 7, False) if waits else (0, 8, True))

@@ -1,0 +1,64 @@
+"""Of requests that arrive together, each has its first token early. Pure.
+
+For a CPU, where a burst of prompts takes long. If all its sequences wait until the last prompt is
+computed (`BeginTogether`), the first one's token comes as late as the last one's. So a sequence has
+its first token as soon as its prompt is computed. Where the rest of the burst takes no longer than
+`EARLY_S`, it waits before the second: a reader hardly sees that pause. Where it takes longer, it
+gains a token in each step, and steps stay as large as without it: streams trickle meanwhile.
+
+A step of a short rest computes half of it: about half of the sequences begin with it, and the last
+ones wait for little.
+"""
+
+import collections.abc
+
+from engine_worker.scheduling.pausing import Pausing, n_pending
+from engine_worker.scheduling.plan import Chunk, Plan
+from engine_worker.scheduling.step_costs import StepCosts
+from engine_worker.text.sequence import Sequence
+
+EARLY_S = 0.25
+
+LEAST_STEP = 128
+"""Tokens of a step. With fewer each token takes longer."""
+
+
+class EarlyTokens:
+    """`inner` decides first. A rest of a burst whose time is not known yet counts as long."""
+
+    def __init__(self, inner: Pausing, costs: StepCosts) -> None:
+        self._inner = inner
+        self._costs = costs
+
+    def arrived(self, sequence: Sequence) -> None:
+        self._inner.arrived(sequence)
+
+    def going(
+        self, ready: collections.abc.Sequence[Sequence], prompts: collections.abc.Sequence[Sequence]
+    ) -> list[Sequence] | None:
+        """Where little is left, those without a token: they gain one, and wait then."""
+        if self._inner.going(ready, prompts) is None:
+            return None
+        if not self._is_short(prompts):
+            return list(ready)
+        return [seq for seq in ready if not seq.n_gained]
+
+    def most_tokens(self, prompts: collections.abc.Sequence[Sequence], batch_tokens: int) -> int:
+        if len(prompts) < 2 or not self._is_short(prompts):
+            return self._inner.most_tokens(prompts, batch_tokens)
+        return max(LEAST_STEP, n_pending(prompts) // 2)
+
+    def shortened(
+        self, chunks: list[Chunk], prompts: collections.abc.Sequence[Sequence]
+    ) -> list[Chunk]:
+        return chunks
+
+    def computed(self, plan: Plan) -> None:
+        self._inner.computed(plan)
+
+    def ended(self, sequence: Sequence) -> None:
+        self._inner.ended(sequence)
+
+    def _is_short(self, prompts: collections.abc.Sequence[Sequence]) -> bool:
+        seconds = self._costs.seconds(n_pending(prompts), 1)
+        return seconds is not None and seconds <= EARLY_S

@@ -1,0 +1,61 @@
+"""First tokens of a burst on a CPU come as soon as they can, where the rest of it is short."""
+
+from engine_worker.scheduling.early_tokens import EARLY_S, LEAST_STEP
+from engine_worker.scheduling.scheduler import Scheduler
+from engine_worker.scheduling.step_costs import StepCosts
+from tests.engine_worker.scheduling.mixed_planner import add, scheduler, step
+from tests.engine_worker.text.sequences import sequence, spec
+
+N_PROMPT = 100
+
+
+def burst(token_s: float, *, n_prompts: int, batch_tokens: int = 512) -> Scheduler:
+    """Prompts that have arrived, each token of which takes so long."""
+    costs = StepCosts()
+    for n_tokens in (1, batch_tokens):
+        costs.computed(n_tokens, token_s * n_tokens)
+    planner = scheduler(n_prompts, n_prompts, batch_tokens, costs)
+    add(planner, *(sequence(spec(number, prompt=N_PROMPT)) for number in range(n_prompts)))
+    return planner
+
+
+def test_a_sequence_has_its_first_token_at_once_and_waits_before_the_second() -> None:
+    planner = burst(EARLY_S / (3 * N_PROMPT), n_prompts=3)
+    assert [step(planner) for _ in range(4)] == [
+        [(0, N_PROMPT, True), (1, 50, False)],
+        [(1, 50, True), (2, 78, False)],
+        [(2, 22, True)],
+        [(0, 1, True), (1, 1, True), (2, 1, True)],
+    ]
+
+
+def test_a_step_computes_half_of_what_is_left_and_no_few_tokens() -> None:
+    planner = burst(EARLY_S / (8 * N_PROMPT), n_prompts=8)
+    sizes = [sum(count for _, count, _ in step(planner)) for _ in range(5)]
+    assert sizes == [400, 200, LEAST_STEP, 800 - 400 - 200 - LEAST_STEP, 8]
+
+
+def test_where_the_rest_is_long_streams_trickle_beside_whole_batches() -> None:
+    planner = burst(2 * EARLY_S / N_PROMPT, n_prompts=4, batch_tokens=N_PROMPT)
+    assert [step(planner) for _ in range(5)] == [
+        [(0, N_PROMPT, True)],
+        [(0, 1, True), (1, N_PROMPT - 1, False)],
+        [(0, 1, True), (1, 1, True), (2, N_PROMPT - 2, False)],
+        [(0, 1, True), (1, 1, True), (2, 2, True), (3, N_PROMPT - 4, False)],
+        [(3, 4, True)],
+    ]
+
+
+def test_a_lone_prompt_has_whole_batches() -> None:
+    planner = burst(EARLY_S / (2 * N_PROMPT), n_prompts=1, batch_tokens=N_PROMPT)
+    assert step(planner) == [(0, N_PROMPT, True)]
+
+
+def test_a_prompt_that_comes_later_stops_no_stream() -> None:
+    planner = burst(EARLY_S / (3 * N_PROMPT), n_prompts=2)
+    step(planner)
+    late = sequence(spec(9, prompt=N_PROMPT))
+    step(planner)
+    step(planner)
+    planner.add(late)
+    assert [request for request, _, _ in step(planner)] == [0, 1]
