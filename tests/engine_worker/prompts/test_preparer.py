@@ -1,4 +1,5 @@
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -91,6 +92,13 @@ def test_a_chat_begins_with_one_bos_also_if_the_template_writes_it() -> None:
         assert preparer(start).prepare(chat("hi"), 0) == (BOS, *b"hi")
     assert preparer("\n").prepare(chat("hi"), 0) == (BOS, *b"\nhi")
     assert preparer("<|bos|>\n").prepare(chat("hi"), 0) == (BOS, *b"\nhi")
+
+
+def test_any_number_of_bos_takes_linear_time() -> None:
+    whole = preparer("<|bos|> " * 200_000, special_tokens_in_content=True)
+    began = time.thread_time()
+    assert whole.prepare(chat("hi"), 0)[:2] == (BOS, *b" ")
+    assert time.thread_time() - began < 5  # when each was taken off the whole: minutes
 
 
 def test_a_bos_that_a_user_writes_is_text_behind_the_real_one() -> None:
