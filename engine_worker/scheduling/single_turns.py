@@ -7,7 +7,7 @@ from engine_worker.scheduling.turns import Turns
 from engine_worker.text.sequence import Sequence
 from gpufc.ids import RequestNo
 
-NOBODY = RequestNo(-1)
+NO_TURN = RequestNo(-1)
 
 
 class SingleTurns:
@@ -19,7 +19,7 @@ class SingleTurns:
 
     def __init__(self, inner: Turns) -> None:
         self._inner = inner
-        self._turn = self._last = NOBODY
+        self._turn = self._last = NO_TURN
 
     def arrived(self, sequence: Sequence) -> None:
         self._inner.arrived(sequence)
@@ -35,7 +35,7 @@ class SingleTurns:
             may = [seq for seq in may if seq.slot is not None]
         numbers = sorted(seq.request for seq in may)
         later = (number for number in numbers if number > self._last)
-        self._turn = next(later, numbers[0] if numbers else NOBODY)
+        self._turn = next(later, numbers[0] if numbers else NO_TURN)
 
     def of(self, sequences: list[Sequence]) -> list[Sequence]:
         return [seq for seq in self._inner.of(sequences) if seq.request == self._turn]
