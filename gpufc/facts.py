@@ -68,6 +68,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     | `n_sequences` | KV sequences of the context, at least one for each running request |
     | `batch_tokens`, `max_outputs` | limits of one `decode`: its tokens, its rows of logits |
     | `can_cut` | false for recurrent and hybrid models: a state is reused whole or not at all |
+    | `one_a_pass` | several sequences in one pass would get wrong logits |
     | `asynchronous` | a device computes while the process does something else |
     | `device_bytes` | memory that model and cache occupy on GPUs, with a draft model's |
     | `bytes_by_device` | the same memory by GPU; empty without one |
@@ -101,6 +102,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     model_bytes: int
     unified: bool
     can_cut: bool
+    one_a_pass: bool = False
     asynchronous: bool = False
     chat_template: str | None
     bos_text: str

@@ -42,7 +42,8 @@ class Profile(Struct, frozen=True, kw_only=True):
     `n_slots` KV slots: with `consecutive`, slots that run must have consecutive numbers to be
     computed in one pass, and a copy moves a whole KV stream; a prefix of fewer than `least_copied`
     tokens is then computed again. With `cuts_prefixes`, cells can be forgotten from any position
-    on. With `overlaps`, a device computes while the engine thread does something else.
+    on. With `one_a_pass`, a pass must have tokens of one sequence only. With `overlaps`, a device
+    computes while the engine thread does something else.
     `prompt_token_s` is an estimate of the seconds of one prompt token; 0 where nothing is known.
     """
 
@@ -51,6 +52,7 @@ class Profile(Struct, frozen=True, kw_only=True):
     n_slots: int
     consecutive: bool
     cuts_prefixes: bool
+    one_a_pass: bool = False
     least_copied: int
     overlaps: bool
     prompt_token_s: float
@@ -66,6 +68,7 @@ def profile_of(facts: ModelFacts, tuning: DeviceTuning = H100) -> Profile:
         n_slots=facts.n_sequences,
         consecutive=in_streams and facts.can_cut,
         cuts_prefixes=facts.can_cut,
+        one_a_pass=facts.one_a_pass,
         least_copied=least_copied(facts, tuning),
         overlaps=facts.asynchronous,
         prompt_token_s=prompt_token_s(facts, tuning),

@@ -23,6 +23,9 @@ from gpufc.errors import ModelLoadError
 LIGHTNING = frozenset({"minimax-01"})
 """Architectures with lightning attention: a layer without keys has a state."""
 
+COMPRESSED = frozenset({"deepseek4"})
+"""Architectures that compress the keys of several tokens into one cell."""
+
 _SPLIT_NAME = re.compile(r"^(?P<stem>.+)-(?P<no>\d{5})-of-(?P<count>\d{5})\.gguf$")
 
 
@@ -33,7 +36,7 @@ class GgufHeader(Struct, frozen=True, kw_only=True):
     model in order, or the one, as they were when their headers were read; `n_tensors` counts the
     tensors of all. `tensor_bytes` are sizes by group: `blk.N` for all tensors of a layer,
     `token_embd`, `output` and so on. `state_layers` have a recurrent state, `key_layers` a
-    projection to keys.
+    projection to keys, `indexer_layers` an indexer for the cells that queries attend to.
     """
 
     metadata: dict[str, Value]
@@ -43,6 +46,7 @@ class GgufHeader(Struct, frozen=True, kw_only=True):
     files: tuple[ModelFile, ...]
     state_layers: frozenset[int] = frozenset()
     key_layers: frozenset[int] = frozenset()
+    indexer_layers: frozenset[int] = frozenset()
 
     @property
     def architecture(self) -> str:
@@ -107,6 +111,7 @@ def read_header(path: Path) -> GgufHeader:
         tensor_bytes=dict(tensor_bytes),
         state_layers=_state_layers(first.metadata, tables),
         key_layers=_key_layers(tables),
+        indexer_layers=frozenset().union(*(table.indexer_layers for table in tables)),
         header_bytes=first.header_bytes,
         files=(file, *(other for _, other in others)),
     )

@@ -72,7 +72,7 @@ class TensorTable(Struct, frozen=True, kw_only=True):
 
     `end` is that of the last tensor, from the start of the data. `sizes` are bytes by group. Of
     all `layers`, `state_layers` are those with a recurrent state, `key_layers` those with keys of
-    their own.
+    their own, `indexer_layers` those with an indexer.
     """
 
     count: int
@@ -81,6 +81,7 @@ class TensorTable(Struct, frozen=True, kw_only=True):
     layers: frozenset[int]
     state_layers: frozenset[int]
     key_layers: frozenset[int]
+    indexer_layers: frozenset[int]
 
 
 class _Tensor(Struct, frozen=True):
@@ -243,7 +244,7 @@ def _table(tensors: list[_Tensor], data_bytes: int) -> TensorTable:
     """A tensor of an unknown type takes the bytes up to the next one, or to the end of the file.
     It must at least begin within the file."""
     sizes = defaultdict[str, int](int)
-    layers, states, keys = set[int](), set[int](), set[int]()
+    layers, states, keys, indexers = set[int](), set[int](), set[int](), set[int]()
     end, next_offset = 0, data_bytes
     for tensor in sorted(tensors, key=lambda each: each.offset, reverse=True):
         size = max(0, next_offset - tensor.offset) if tensor.size is None else tensor.size
@@ -256,6 +257,8 @@ def _table(tensors: list[_Tensor], data_bytes: int) -> TensorTable:
             states.add(layer)
         elif part == "attn_k":
             keys.add(layer)
+        elif part == "indexer":
+            indexers.add(layer)
     return TensorTable(
         count=len(tensors),
         end=end,
@@ -263,6 +266,7 @@ def _table(tensors: list[_Tensor], data_bytes: int) -> TensorTable:
         layers=frozenset(layers),
         state_layers=frozenset(states),
         key_layers=frozenset(keys),
+        indexer_layers=frozenset(indexers),
     )
 
 

@@ -7,33 +7,19 @@ llama.cpp's `llama_model::load_tensors` does it so.
 from msgspec import Struct
 
 from engine_worker.model_file.gguf_header import GgufHeader
+from engine_worker.placement.cell_sizes import cell_bytes
 from engine_worker.placement.states import state_bytes
 from gpufc.config import KvType
 
 MAX_LAYERS = 65_536
 
-BLOCK = 32
-"""The numbers that a packed cache type stores together."""
-
-_BLOCK_BYTES = {
-    KvType.F32: 128,
-    KvType.F16: 64,
-    KvType.BF16: 64,
-    KvType.Q8_0: 34,
-    KvType.Q5_1: 24,
-    KvType.Q5_0: 22,
-    KvType.Q4_1: 20,
-    KvType.Q4_0: 18,
-}
-"""ggml/src/ggml.c, type_traits."""
-
 
 class Footprint(Struct, frozen=True, kw_only=True):
     """Bytes by layer, the layer nearest to the input first.
 
-    `cell_bytes` are of one token's keys and values: an upper bound for models that compress them
-    (MLA). `state_bytes` are of one sequence's recurrent state. `n_heads` is the largest number of
-    query heads of a layer.
+    `cell_bytes` are of one token's keys and values, with those of an indexer. `state_bytes` are of
+    one sequence, however long it is: a recurrent state, or that of compressed keys. `n_heads` is
+    the largest number of query heads of a layer.
     """
 
     layer_bytes: tuple[int, ...]
@@ -89,22 +75,12 @@ def footprint(
     # a recurrent model has no head count, or 0
     n_heads = max(header.per_layer(f"{arch}.attention.head_count", n_layers, 0), default=0)
     kv_heads = header.per_layer(f"{arch}.attention.head_count_kv", n_layers, n_heads)
-    head_dim = header.number(f"{arch}.embedding_length") // max(1, n_heads)
-    key = header.number(f"{arch}.attention.key_length", head_dim)
-    value = header.number(f"{arch}.attention.value_length", head_dim)
-    sizes, no_keys = header.tensor_bytes, header.state_layers - header.key_layers
+    sizes = header.tensor_bytes
     return Footprint(
         layer_bytes=tuple(sizes.get(f"blk.{layer}", 0) for layer in range(n_layers)),
         # without an output tensor the embeddings are the output too, and a GPU gets a copy
         output_bytes=sizes.get("output_norm", 0) + sizes.get("output", sizes.get("token_embd", 0)),
-        cell_bytes=tuple(
-            0 if layer in no_keys else _packed(n * key, type_k) + _packed(n * value, type_v)
-            for layer, n in enumerate(kv_heads[:n_layers])
-        ),
-        state_bytes=state_bytes(header, n_layers),
+        cell_bytes=cell_bytes(header, kv_heads[:n_layers], type_k, type_v),
+        state_bytes=state_bytes(header, n_layers, type_k),
         n_heads=n_heads,
     )
-
-
-def _packed(n_numbers: int, kind: KvType) -> int:
-    return n_numbers * _BLOCK_BYTES[kind] // BLOCK

@@ -1,19 +1,51 @@
-"""The memory of recurrent states: arithmetic on a header.
+"""The memory of a sequence that does not grow with it: arithmetic on a header.
 
 A recurrent layer keeps one state of fixed size for each sequence, in place of a cell for each
 token: the last inputs of its convolution, and its memory. llama.cpp's `llama_hparams::n_embd_r` and
-`n_embd_s` give the sizes; both are stored as 32-bit floats.
+`n_embd_s` give the sizes; both are stored as 32-bit floats. A compressed cache keeps the last
+tokens as they are (`llama_kv_cache_dsv4`).
 """
 
 from engine_worker.model_file.gguf_header import LIGHTNING, GgufHeader
+from engine_worker.placement.cell_sizes import BLOCK, INDEXED_RATIO, compressed_caches, packed
+from engine_worker.placement.cells import GRANULE
+from gpufc.config import KvType
 
 _NUMBER_BYTES = 4
 
 
-def state_bytes(header: GgufHeader, n_layers: int) -> tuple[int, ...]:
+def state_bytes(header: GgufHeader, n_layers: int, type_k: KvType) -> tuple[int, ...]:
     """The bytes of one sequence's state in each layer; 0 for a layer without one."""
-    one = _NUMBER_BYTES * (_inputs(header) + _memory(header))
-    return tuple(one if layer in header.state_layers else 0 for layer in range(n_layers))
+    one = _inputs(header) + _memory(header)
+    return tuple(
+        _NUMBER_BYTES * (one + _n_grams(header, layer))
+        if layer in header.state_layers
+        else _compressed(header, layer, type_k)
+        for layer in range(n_layers)
+    )
+
+
+def _compressed(header: GgufHeader, layer: int, type_k: KvType) -> int:
+    """The bytes of the tokens that are not compressed yet, with their weights, and of the cells by
+    which llama.cpp rounds a compressed cache up."""
+    taken = 0
+    for ratio, cell in compressed_caches(header, layer, type_k):
+        n_numbers = cell * BLOCK // packed(BLOCK, type_k)
+        # windows of the indexed kind overlap: twice the tokens of twice the numbers
+        times = 4 if ratio == INDEXED_RATIO else 1
+        taken += GRANULE * cell + 2 * _NUMBER_BYTES * times * ratio * n_numbers
+    return taken
+
+
+def _n_grams(header: GgufHeader, layer: int) -> int:
+    """The numbers of the convolution over embeddings of n-grams (`ple_conv_state`)."""
+    arch = header.architecture
+    if layer not in header.per_layer(f"{arch}.ple.layers", 0, 0):
+        return 0
+    kept = max(0, header.number(f"{arch}.ple.conv_kernel") - 1)
+    n_streams = header.number(f"{arch}.hyper_connection.count")
+    width = n_streams * header.number(f"{arch}.embedding_length")
+    return kept * header.number(f"{arch}.ple.ngram_size") * width
 
 
 def _inputs(header: GgufHeader) -> int:

@@ -9,6 +9,8 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
+from engine_worker.prompts.special_tokens import WINDOW_CHARS
+
 PIECE_CHARS = 8192
 """About how long a piece becomes."""
 
@@ -66,11 +68,21 @@ class Cutter:
         found = self._pattern.search(text, aim, limit)
         if found is None:
             found = next(iter(deque(self._pattern.finditer(text, start, aim + 1), maxlen=1)), None)
-        found = found or self._pattern.search(text, limit - 1)
+        found = found or _first_from(self._pattern, text, limit - 1)
         # the space that is dropped must not be all that is left
         if found is None or (self._drops_space and found.end() == len(text)):
             return None
         return found.start() + 1
+
+
+def _first_from(pattern: re.Pattern[str], text: str, start: int) -> re.Match[str] | None:
+    """The first cut from `start` on. Each search is short: meanwhile no other thread runs."""
+    for at in range(start, len(text), WINDOW_CHARS):
+        # a cut stands between two characters, the second of which may be the next window's
+        found = pattern.search(text, at, at + WINDOW_CHARS + 1)
+        if found is not None:
+            return found
+    return None
 
 
 def is_safe(piece: str) -> bool:

@@ -1,5 +1,6 @@
 """From a request's prompt to token ids, or a refusal."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
@@ -126,10 +127,12 @@ class PromptPreparer:
         """A rendered text that begins with BOS once if it begins with it at all: not behind a line
         break, and not again, where the model wants one."""
         bos = self._facts.bos_text if self._tokenizer.first else None
-        rest = text
-        while bos and (begun := rest.lstrip()).startswith(bos):
-            rest = begun.removeprefix(bos)
-        return text if rest is text or not bos else bos + rest
+        if not bos:
+            return text
+        # possessive: without a way back, any number of them takes linear time and no memory
+        begun = re.match(rf"(?:\s*+{re.escape(bos)})*+", text)
+        n_begun = begun.end() if begun else 0
+        return bos + text[n_begun:] if n_begun else text
 
     def _marked(self, given: Conversation) -> tuple[Conversation, str]:
         """The conversation with marks in control tokens that it spells, and the mark."""

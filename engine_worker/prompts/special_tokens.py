@@ -139,7 +139,10 @@ class SpecialTokenFinder:
 def unused_mark(value: Any) -> str:
     """A character that no text in `value` has, nor JSON's escape of it."""
     texts = list(_texts(value))
-    used = set().union(*texts)
+    used = set[str]()
+    for text in texts:
+        for at in range(0, len(text), WINDOW_CHARS):
+            used.update(text[at : at + WINDOW_CHARS])
     escapes = any("\\u" in text for text in texts)
     return next(
         mark

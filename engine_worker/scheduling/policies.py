@@ -22,6 +22,7 @@ from engine_worker.scheduling.pausing import NeverPause, Pausing
 from engine_worker.scheduling.placeholders import PlaceholderRows
 from engine_worker.scheduling.prefill_budget import PrefillBudget
 from engine_worker.scheduling.scheduler import Scheduler
+from engine_worker.scheduling.single_turns import SingleTurns
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.scheduling.step_shape import Mixed
 from engine_worker.scheduling.turns import AllAtOnce, Turns
@@ -107,6 +108,8 @@ def _pausing(profile: Profile, max_running: int, batch_tokens: int, costs: StepC
 def _turns(profile: Profile, max_running: int, costs: StepCosts) -> Turns:
     """Each of these decides within what those before it allow."""
     turns: Turns = AllAtOnce()
+    if profile.one_a_pass:
+        turns = SingleTurns(turns)
     turns = AdapterTurns(turns)
     turns = NewcomersFirst.over(turns, profile, max_running, costs)
     return turns

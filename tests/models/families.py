@@ -52,7 +52,7 @@ class Family(NamedTuple):
     vocabulary: Keys = vocabulary.keys()
 
 
-def _keys(**changes: Any) -> Keys:
+def plain_keys(**changes: Any) -> Keys:
     """A plain transformer's keys; None leaves a key out. `__` stands for a dot."""
     plain: Keys = {
         "block_count": N_LAYERS,
@@ -69,36 +69,36 @@ def _keys(**changes: Any) -> Keys:
     return {key: value for key, value in plain.items() if value is not None}
 
 
-_EXPERTS: Keys = {
+EXPERT_KEYS: Keys = {
     "expert_count": N_EXPERTS,
     "expert_used_count": N_EXPERTS_USED,
     "expert_feed_forward_length": EXPERT_FFN,
 }
-_HEADS: Keys = {"attention__key_length": HEAD, "attention__value_length": HEAD}
+HEAD_KEYS: Keys = {"attention__key_length": HEAD, "attention__value_length": HEAD}
 _NO_ATTENTION: Keys = {
     "attention__head_count": 0,
     "attention__head_count_kv": None,
     "rope__dimension_count": None,
     "rope__freq_base": None,
 }
-_MAMBA: Keys = {
+MAMBA_KEYS: Keys = {
     "ssm__conv_kernel": CONV,
     "ssm__inner_size": INNER,
     "ssm__state_size": STATE,
     "ssm__time_step_rank": RANK,
 }
-_MAMBA2: Keys = _MAMBA | {
+_MAMBA2: Keys = MAMBA_KEYS | {
     "ssm__state_size": MAMBA2_STATE,
     "ssm__time_step_rank": MAMBA2_HEADS,
     "ssm__group_count": 1,
 }
 
 
-def _kv_heads(*attending: int) -> list[int]:
+def heads_of(*attending: int) -> list[int]:
     return [N_KV_HEADS if at in attending else 0 for at in range(N_LAYERS)]
 
 
-def _model(
+def whole(
     layer: Callable[[int], list[Tensor]], *, tied: bool = False, final: str = "output_norm"
 ) -> list[Tensor]:
     """Embeddings, all layers, and the output."""
@@ -112,17 +112,17 @@ def _model(
 
 
 def _llama() -> Family:
-    return Family("llama", _keys(), _model(lambda _: attention() + feed_forward()))
+    return Family("llama", plain_keys(), whole(lambda _: attention() + feed_forward()))
 
 
 def _qwen3() -> Family:
-    tensors = _model(lambda _: attention(qk_norm=True) + feed_forward(), tied=True)
-    return Family("qwen3", _keys(**_HEADS), tensors)
+    tensors = whole(lambda _: attention(qk_norm=True) + feed_forward(), tied=True)
+    return Family("qwen3", plain_keys(**HEAD_KEYS), tensors)
 
 
 def _qwen3moe() -> Family:
-    keys = _keys(**_EXPERTS, **_HEADS)
-    return Family("qwen3moe", keys, _model(lambda _: attention(qk_norm=True) + experts()))
+    keys = plain_keys(**EXPERT_KEYS, **HEAD_KEYS)
+    return Family("qwen3moe", keys, whole(lambda _: attention(qk_norm=True) + experts()))
 
 
 def _gemma(architecture: str, **more: Any) -> Family:
@@ -131,10 +131,10 @@ def _gemma(architecture: str, **more: Any) -> Family:
     def layer(_: int) -> list[Tensor]:
         return attention(qk_norm=qk_norm, post_norm=True) + feed_forward(post_norm=True)
 
-    keys = _keys(attention__sliding_window=WINDOW, **_HEADS, **more)
+    keys = plain_keys(attention__sliding_window=WINDOW, **HEAD_KEYS, **more)
     # llama.cpp multiplies the embeddings, which are the output too, by the root of their width
     fills = {"token_embd.weight": "tiny", "output_norm.weight": "loud"}
-    tensors = [(name, sizes, fills.get(name, how)) for name, sizes, how in _model(layer, tied=True)]
+    tensors = [(name, sizes, fills.get(name, how)) for name, sizes, how in whole(layer, tied=True)]
     return Family(architecture, keys, tensors)
 
 
@@ -151,17 +151,17 @@ def _gpt_oss() -> Family:
         own = attention(bias=True, post_norm=True) + layers.sinks()
         return own + experts(norm=False, bias=True)
 
-    keys = _keys(**_EXPERTS, **_HEADS, attention__sliding_window=WINDOW)
-    return Family("gpt-oss", keys, _model(layer))
+    keys = plain_keys(**EXPERT_KEYS, **HEAD_KEYS, attention__sliding_window=WINDOW)
+    return Family("gpt-oss", keys, whole(layer))
 
 
 def _phi3() -> Family:
-    tensors = _model(lambda _: fused_attention() + feed_forward(fused=True))
-    return Family("phi3", _keys(attention__head_count_kv=N_HEADS), tensors)
+    tensors = whole(lambda _: fused_attention() + feed_forward(fused=True))
+    return Family("phi3", plain_keys(attention__head_count_kv=N_HEADS), tensors)
 
 
 def _phi3_longrope() -> Family:
-    keys = _keys(
+    keys = plain_keys(
         attention__head_count_kv=N_HEADS,
         rope__scaling__type="longrope",
         rope__scaling__attn_factor=1.2,
@@ -175,18 +175,18 @@ def _phi3_longrope() -> Family:
 
 
 def _mamba() -> Family:
-    keys = _keys(**_NO_ATTENTION, **_MAMBA, feed_forward_length=0)
-    return Family("mamba", keys, _model(lambda _: mamba()))
+    keys = plain_keys(**_NO_ATTENTION, **MAMBA_KEYS, feed_forward_length=0)
+    return Family("mamba", keys, whole(lambda _: mamba()))
 
 
 def _mamba2() -> Family:
-    keys = _keys(**_NO_ATTENTION, **_MAMBA2, feed_forward_length=0)
-    return Family("mamba2", keys, _model(lambda _: mamba2()))
+    keys = plain_keys(**_NO_ATTENTION, **_MAMBA2, feed_forward_length=0)
+    return Family("mamba2", keys, whole(lambda _: mamba2()))
 
 
 def _rwkv7() -> Family:
     ranks = ("decay", "iclr", "value_residual_mix", "gate")
-    keys = _keys(
+    keys = plain_keys(
         **_NO_ATTENTION,
         wkv__head_size=WKV_HEAD,
         attention__layer_norm_epsilon=1e-5,
@@ -198,7 +198,7 @@ def _rwkv7() -> Family:
         ("token_embd_norm.weight", (WIDTH,), "norm"),
         ("token_embd_norm.bias", (WIDTH,), "bias"),
     ]
-    return Family("rwkv7", keys, [*_model(lambda _: layers.rwkv7()), *more])
+    return Family("rwkv7", keys, [*whole(lambda _: layers.rwkv7()), *more])
 
 
 def _jamba() -> Family:
@@ -206,10 +206,10 @@ def _jamba() -> Family:
         mixer = attention() if at == 2 else mamba(norms=True)
         return mixer + (experts(FFN) if at % 2 else feed_forward())
 
-    experts_of = {key: _EXPERTS[key] for key in ("expert_count", "expert_used_count")}
+    experts_of = {key: EXPERT_KEYS[key] for key in ("expert_count", "expert_used_count")}
     no_rope = {"rope__dimension_count": None, "rope__freq_base": None}
-    keys = _keys(**_MAMBA, **experts_of, **no_rope, attention__head_count_kv=_kv_heads(2))
-    return Family("jamba", keys, _model(layer))
+    keys = plain_keys(**MAMBA_KEYS, **experts_of, **no_rope, attention__head_count_kv=heads_of(2))
+    return Family("jamba", keys, whole(layer))
 
 
 def _lfm2() -> Family:
@@ -217,8 +217,8 @@ def _lfm2() -> Family:
         mixer = attention(qk_norm=True) if at % 2 else layers.short_convolution()
         return mixer + feed_forward()
 
-    keys = _keys(shortconv__l_cache=3, attention__head_count_kv=_kv_heads(1, 3))
-    return Family("lfm2", keys, _model(layer, final="token_embd_norm"))
+    keys = plain_keys(shortconv__l_cache=3, attention__head_count_kv=heads_of(1, 3))
+    return Family("lfm2", keys, whole(layer, final="token_embd_norm"))
 
 
 def _qwen3next() -> Family:
@@ -227,9 +227,9 @@ def _qwen3next() -> Family:
         own = attention(qk_norm=True, post_norm=True, gated=True) if attends else layers.delta_net()
         return own + experts(norm=False, shared=True)
 
-    keys = _keys(
-        **_EXPERTS,
-        **_HEADS,
+    keys = plain_keys(
+        **EXPERT_KEYS,
+        **HEAD_KEYS,
         expert_shared_feed_forward_length=EXPERT_FFN,
         ssm__conv_kernel=CONV,
         ssm__inner_size=DELTA_STATE * DELTA_VALUE_HEADS,
@@ -237,53 +237,17 @@ def _qwen3next() -> Family:
         ssm__time_step_rank=DELTA_VALUE_HEADS,
         ssm__group_count=DELTA_KEY_HEADS,
     )
-    return Family("qwen3next", keys, _model(layer))
-
-
-def _kimi_linear() -> Family:
-    def layer(at: int) -> list[Tensor]:
-        mixer = layers.latent_attention() if at == 2 else layers.delta_attention()
-        if not at:
-            return mixer + feed_forward()
-        shared = experts(shared=True)
-        routed = [tensor for tensor in shared if tensor[0] != "ffn_gate_inp_shexp.weight"]
-        return [*mixer, *routed, ("exp_probs_b.bias", (N_EXPERTS,), "bias")]
-
-    keys = _keys(
-        **_EXPERTS,
-        expert_shared_count=1,
-        expert_gating_func=2,
-        leading_dense_block_count=1,
-        ssm__conv_kernel=CONV,
-        kda__head_dim=layers.KDA_HEAD,
-        rope__dimension_count=layers.ROTATED,
-        attention__head_count_kv=[1 if at == 2 else 0 for at in range(N_LAYERS)],
-        attention__kv_lora_rank=layers.LATENT,
-        attention__key_length=layers.LATENT + layers.ROTATED,
-        attention__value_length=layers.LATENT,
-        attention__key_length_mla=HEAD + layers.ROTATED,
-        attention__value_length_mla=HEAD,
-    )
-    return Family("kimi-linear", keys, _model(layer))
-
-
-def _minimax_01() -> Family:
-    def layer(at: int) -> list[Tensor]:
-        return (attention() if at == 3 else layers.lightning_attention()) + experts(FFN)
-
-    experts_of = {key: _EXPERTS[key] for key in ("expert_count", "expert_used_count")}
-    keys = _keys(**experts_of, **_HEADS, full_attention_interval=4, residual_scale=1.5)
-    return Family("minimax-01", keys, _model(layer))
+    return Family("qwen3next", keys, whole(layer))
 
 
 def _reranker() -> Family:
     tensors: list[Tensor] = [*_qwen3().tensors, ("cls.output.weight", (WIDTH, 2), "matrix")]
-    keys = _keys(**_HEADS, pooling_type=4, classifier__output_labels=["yes", "no"])
+    keys = plain_keys(**HEAD_KEYS, pooling_type=4, classifier__output_labels=["yes", "no"])
     return Family("qwen3", keys, tensors)
 
 
 def _embedding() -> Family:
-    return Family("qwen3", _keys(**_HEADS, pooling_type=3), _qwen3().tensors)
+    return Family("qwen3", plain_keys(**HEAD_KEYS, pooling_type=3), _qwen3().tensors)
 
 
 BERT = bert.Shape(n_layers=2, n_heads=4, width=64, ffn=128, n_ctx=128)
@@ -330,8 +294,6 @@ FAMILIES: dict[str, Callable[[], Family]] = {
 """Models that generate text, one of each architecture that most tests go through."""
 
 OTHERS: dict[str, Callable[[], Family]] = {
-    "kimi-linear": _kimi_linear,
-    "minimax-01": _minimax_01,
     "reranker": _reranker,
     "embedding": _embedding,
     "bert": lambda: _bert(1),
@@ -339,12 +301,7 @@ OTHERS: dict[str, Callable[[], Family]] = {
     "bert-plain": lambda: _bert(None),
     "bert-reranker": _bert_reranker,
 }
-"""Two hybrids of rare kinds. Models that do not generate text: decoders, then encoders.
-
-Tests of families leave these out. `test_usual_attention`, `test_checkpoints` and `test_memory` have
-`minimax-01`. `test_usual_attention` and `test_any_number_of_sequences` have `kimi-linear`, whose
-pass has to have equally many tokens of each sequence.
-"""
+"""Models that do not generate text: decoders, then encoders."""
 
 UNCUT = ("mamba", "mamba2", "rwkv7", "jamba", "lfm2", "qwen3next")
 """Those of `FAMILIES` whose state cannot be cut: they share prefixes at checkpoints."""

@@ -10,8 +10,12 @@ from typing import Any
 
 import gguf
 import numpy as np
+from gguf import GGUFValueType
 
 from tests.models.families import FAMILIES, OTHERS, Family
+from tests.models.rare import RARE
+
+ARRAY = GGUFValueType.ARRAY
 
 _PACKED = {"matrix", "embedding", "small", "tiny"}
 """Fills that are stored in half precision."""
@@ -24,7 +28,7 @@ def made(name: str) -> Path:
     path = folder / f"{name}.gguf"
     if not path.exists():
         unfinished = path.with_suffix(f".{os.getpid()}")
-        _write(unfinished, (FAMILIES | OTHERS)[name]())
+        _write(unfinished, (FAMILIES | OTHERS | RARE)[name]())
         unfinished.replace(path)
     return path
 
@@ -76,6 +80,8 @@ def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
             writer.add_string(key, value)
         case list():
             writer.add_array(key, value)
+        case tuple():
+            writer.add_key_value(key, value, ARRAY, sub_type=GGUFValueType.UINT64)
         case _:
             raise TypeError(f"{key}: {type(value)}")
 

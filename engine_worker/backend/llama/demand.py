@@ -7,6 +7,7 @@ import logging
 
 from engine_worker.backend.llama import parameters
 from engine_worker.backend.llama.embedder_loading import N_INPUTS, Shape, shape_alone
+from engine_worker.backend.llama.quirks import ALWAYS_STREAMS
 from engine_worker.model_file.gguf_header import GgufHeader, original_context
 from engine_worker.model_file.purpose import Purpose, purpose_of
 from engine_worker.placement import cells, layers
@@ -71,7 +72,7 @@ class ModelDemand:
             n_ctx=self.n_ctx,
             n_running=max(1, n_sequences - config.cached_sequences),
             n_sequences=n_sequences,
-            unified=config.kv_unified,
+            unified=_unified(config, self._header),
             kv_cells=config.kv_cells,
             most_shared=_most_shared(self._header, self.n_ctx),
         )
@@ -88,6 +89,15 @@ def _n_ctx(config: ModelConfig, n_ctx_train: int) -> int:
         logger.warning("n_ctx_lowered from=%d to=%d reason=kv_cells", n_ctx, config.kv_cells)
         n_ctx = config.kv_cells
     return n_ctx
+
+
+def _unified(config: ModelConfig, header: GgufHeader) -> KvUnified:
+    """The layout to reckon with, and to ask for."""
+    if header.architecture not in ALWAYS_STREAMS:
+        return config.kv_unified
+    if config.kv_unified is KvUnified.TRUE or config.kv_cells is not None:
+        logger.warning("kv_unified_ignored reason=streams_only arch=%s", header.architecture)
+    return KvUnified.FALSE
 
 
 def _most_shared(header: GgufHeader, n_ctx: int) -> int | None:

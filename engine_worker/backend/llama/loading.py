@@ -35,6 +35,7 @@ from engine_worker.backend.llama.embedder_loading import (
 )
 from engine_worker.backend.llama.finders import GraphFinder, graph_finders
 from engine_worker.backend.llama.log import LlamaLog
+from engine_worker.backend.llama.quirks import ONE_A_PASS
 from engine_worker.backend.llama.team import Team, team_for
 from engine_worker.backend.llama.used_devices import UsedDevices
 from engine_worker.backend.llama.vocabulary import Vocabulary
@@ -337,6 +338,7 @@ class Loader:
             model_bytes=self._header.file_bytes,
             unified=layout.unified,
             asynchronous=n_layers > 0,
+            one_a_pass=self._header.architecture in ONE_A_PASS,
             can_cut=not (lc.llama_model_is_recurrent(model) or lc.llama_model_is_hybrid(model)),
             chat_template=template.decode("utf-8", "replace") if template else None,
             bos_text=vocabulary.spelt(lc.llama_vocab_bos(vocabulary.pointer)),

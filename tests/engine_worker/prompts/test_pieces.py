@@ -1,6 +1,8 @@
 """Tokens of pieces against tokens of the whole, for llama.cpp's pre-tokenizers."""
 
 import random
+import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from engine_worker.backend.llama.vocabulary import Vocabulary
 from engine_worker.prompts import pieces
 from engine_worker.prompts.pieces import MAX_DIGITS, MAX_PIECE_CHARS, Cutter, is_safe
+from engine_worker.prompts.special_tokens import WINDOW_CHARS
 from tests.engine_worker.prompts.vocabularies import (
     ALL,
     LARGE,
@@ -130,3 +133,31 @@ def test_a_stretch_without_breaks_is_one_piece_and_what_follows_is_not() -> None
 def test_many_digits_in_a_row_are_not_safe() -> None:
     assert is_safe("1" * MAX_DIGITS + "x" + "1" * MAX_DIGITS)
     assert not is_safe("x" + "1" * (MAX_DIGITS + 1))
+
+
+class Watched:
+    """A pattern that notes how far each search may look."""
+
+    def __init__(self, pattern: re.Pattern[str]) -> None:
+        self._pattern = pattern
+        self.looks: list[int] = []
+
+    def search(self, text: str, start: int, end: int = sys.maxsize) -> re.Match[str] | None:
+        self.looks.append(min(end, len(text)) - start)
+        return self._pattern.search(text, start, end)
+
+    def finditer(self, text: str, start: int, end: int) -> Iterator[re.Match[str]]:
+        self.looks.append(end - start)
+        return self._pattern.finditer(text, start, end)
+
+
+@pytest.mark.parametrize("run", [MAX_PIECE_CHARS, WINDOW_CHARS - 2, 3 * WINDOW_CHARS + 5])
+def test_no_search_for_a_cut_keeps_other_threads_from_running(run: int) -> None:
+    cutter = Cutter([b"a"], lambda text: list(text.encode()))
+    watched = Watched(cutter._pattern)
+    cutter._pattern = watched
+    for at in range(WINDOW_CHARS - 3, WINDOW_CHARS + 4):  # also where two windows meet
+        text = "a" * (run + at) + " " + "b" * 20_000
+        assert next(cutter.pieces(text)) == "a" * (run + at)
+    assert list(cutter.pieces("a" * (run + WINDOW_CHARS))) == ["a" * (run + WINDOW_CHARS)]
+    assert max(watched.looks) <= WINDOW_CHARS + 1

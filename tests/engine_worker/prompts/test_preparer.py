@@ -1,5 +1,5 @@
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from gpufc.chat import ChatMessage, ChatPrompt, ToolCall
 from gpufc.config import ModelConfig
 from gpufc.errors import ContextLengthExceeded, InvalidRequest
 from gpufc.protocol import InfillPrompt, TextPrompt, TokenPrompt
+from tests.growth import assert_linear
 
 N_CTX = 32
 
@@ -91,6 +92,16 @@ def test_a_chat_begins_with_one_bos_also_if_the_template_writes_it() -> None:
         assert preparer(start).prepare(chat("hi"), 0) == (BOS, *b"hi")
     assert preparer("\n").prepare(chat("hi"), 0) == (BOS, *b"\nhi")
     assert preparer("<|bos|>\n").prepare(chat("hi"), 0) == (BOS, *b"\nhi")
+
+
+def test_any_number_of_bos_takes_linear_time() -> None:
+    def prepare(n: int) -> Callable[[], object]:
+        whole = preparer("<|bos|> " * n, special_tokens_in_content=True)
+        prompt = chat("hi")
+        assert whole.prepare(prompt, 0) == (BOS, *b" hi")
+        return lambda: whole.prepare(prompt, 0)
+
+    assert_linear(prepare, 5_000)
 
 
 def test_a_bos_that_a_user_writes_is_text_behind_the_real_one() -> None:

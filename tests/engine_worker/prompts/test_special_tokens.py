@@ -1,4 +1,5 @@
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,7 @@ import pytest
 from engine_worker.backend.port import SpecialToken
 from engine_worker.prompts import special_tokens
 from engine_worker.prompts.special_tokens import (
+    WINDOW_CHARS,
     SpecialTokenFinder,
     escaped,
     unused_mark,
@@ -116,6 +118,21 @@ def test_the_mark_is_a_character_that_no_text_has() -> None:
     second = unused_mark(["x", {"y": first}])
     assert first != second
     assert unused_mark(escaped(first)) != first
+
+
+class Long(str):
+    """A text that must not be gone through at once: meanwhile no other thread runs."""
+
+    __slots__ = ()
+
+    def __iter__(self) -> Iterator[str]:
+        raise AssertionError("gone through at once")
+
+
+def test_a_mark_is_sought_in_windows() -> None:
+    first = unused_mark("")
+    text = Long("a" * 2 * WINDOW_CHARS + first)
+    assert unused_mark([text]) != first
 
 
 def test_a_mark_that_a_template_wrote_as_json_is_taken_out() -> None:

@@ -1,0 +1,49 @@
+"""Turns of single sequences, for a backend that computes one sequence a pass. Pure."""
+
+from collections.abc import Iterable
+
+from engine_worker.scheduling.plan import Plan
+from engine_worker.scheduling.turns import Turns
+from engine_worker.text.sequence import Sequence
+from gpufc.ids import RequestNo
+
+NO_TURN = RequestNo(-1)
+
+
+class SingleTurns:
+    """One sequence computes in each step: of those that `inner` allows, the next one by number.
+
+    While a prompt is being computed, no sequence starts: it could wait for the prefix that this
+    prompt is about to have, and a step for it would be empty.
+    """
+
+    def __init__(self, inner: Turns) -> None:
+        self._inner = inner
+        self._turn = self._last = NO_TURN
+
+    def arrived(self, sequence: Sequence) -> None:
+        self._inner.arrived(sequence)
+
+    def ended(self, sequence: Sequence) -> None:
+        self._inner.ended(sequence)
+
+    def settle(self, sequences: Iterable[Sequence]) -> None:
+        known = list(sequences)
+        self._inner.settle(known)
+        may = self._inner.of(known)
+        if any(seq.slot is not None and not seq.is_decoding for seq in may):
+            may = [seq for seq in may if seq.slot is not None]
+        numbers = sorted(seq.request for seq in may)
+        later = (number for number in numbers if number > self._last)
+        self._turn = next(later, numbers[0] if numbers else NO_TURN)
+
+    def of(self, sequences: list[Sequence]) -> list[Sequence]:
+        return [seq for seq in self._inner.of(sequences) if seq.request == self._turn]
+
+    def most_tokens(self, batch_tokens: int) -> int:
+        return self._inner.most_tokens(batch_tokens)
+
+    def passed(self, plan: Plan, sequences: Iterable[Sequence]) -> None:
+        """The next sequence has its turn."""
+        self._last = self._turn
+        self._inner.passed(plan, sequences)
