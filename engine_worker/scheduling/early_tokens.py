@@ -1,13 +1,15 @@
-"""Of requests that arrive together, each has its first token early. Pure.
+"""Of requests that arrive together, each has its first token early where that costs little. Pure.
 
 For a CPU, where a burst of prompts takes long. If all its sequences wait until the last prompt is
-computed (`BeginTogether`), the first one's token comes as late as the last one's. So a sequence has
-its first token as soon as its prompt is computed. Where the rest of the burst takes no longer than
-`EARLY_S`, it waits before the second: a reader hardly sees that pause. Where it takes longer, it
-gains a token in each step, and steps stay as large as without it: streams trickle meanwhile.
+computed (`BeginTogether`), the first one's token comes as late as the last one's.
 
-A step of a short rest computes half of it: about half of the sequences begin with it, and the last
-ones wait for little.
+- Where the rest of the burst takes no longer than `EARLY_S`, a sequence has its first token as soon
+  as its prompt is computed, and waits before the second. A reader hardly sees that pause. A step
+  computes half of the rest: about half of the sequences begin with it, and the last ones wait for
+  little.
+- Where a prompt is longer than `LONG`, a sequence gains a token in each step from its first one on.
+  Steps stay as large as without it, so that its stream trickles while long prompts are computed.
+- A longer rest of short prompts is waited for.
 """
 
 import collections.abc
@@ -18,6 +20,10 @@ from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.text.sequence import Sequence
 
 EARLY_S = 0.25
+
+LONG = 512
+"""Pending tokens of a prompt that no sequence waits for. Short ones are worth it: a client that
+waits a little longer has an even stream."""
 
 LEAST_STEP = 128
 """Tokens of a step. With fewer each token takes longer."""
@@ -37,11 +43,14 @@ class EarlyTokens:
         self, ready: collections.abc.Sequence[Sequence], prompts: collections.abc.Sequence[Sequence]
     ) -> list[Sequence] | None:
         """Where little is left, those without a token: they gain one, and wait then."""
-        if self._inner.going(ready, prompts) is None:
+        going = self._inner.going(ready, prompts)
+        if going is None:
             return None
-        if not self._is_short(prompts):
+        if self._is_short(prompts):
+            return [seq for seq in ready if not seq.n_gained]
+        if _has_long(prompts) or any(seq.n_gained for seq in ready):
             return list(ready)
-        return [seq for seq in ready if not seq.n_gained]
+        return going
 
     def most_tokens(self, prompts: collections.abc.Sequence[Sequence], batch_tokens: int) -> int:
         if len(prompts) < 2 or not self._is_short(prompts):
@@ -51,7 +60,9 @@ class EarlyTokens:
     def shortened(
         self, chunks: list[Chunk], prompts: collections.abc.Sequence[Sequence]
     ) -> list[Chunk]:
-        return chunks
+        if self._is_short(prompts) or _has_long(prompts):
+            return chunks
+        return self._inner.shortened(chunks, prompts)
 
     def computed(self, plan: Plan) -> None:
         self._inner.computed(plan)
@@ -62,3 +73,7 @@ class EarlyTokens:
     def _is_short(self, prompts: collections.abc.Sequence[Sequence]) -> bool:
         seconds = self._costs.seconds(n_pending(prompts), 1)
         return seconds is not None and seconds <= EARLY_S
+
+
+def _has_long(prompts: collections.abc.Iterable[Sequence]) -> bool:
+    return any(prompt.n_pending > LONG for prompt in prompts)

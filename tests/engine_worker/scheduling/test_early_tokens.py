@@ -1,6 +1,6 @@
 """First tokens of a burst on a CPU come as soon as they can, where the rest of it is short."""
 
-from engine_worker.scheduling.early_tokens import EARLY_S, LEAST_STEP
+from engine_worker.scheduling.early_tokens import EARLY_S, LEAST_STEP, LONG
 from engine_worker.scheduling.scheduler import Scheduler
 from engine_worker.scheduling.step_costs import StepCosts
 from tests.engine_worker.scheduling.mixed_planner import add, scheduler, step
@@ -9,13 +9,15 @@ from tests.engine_worker.text.sequences import sequence, spec
 N_PROMPT = 100
 
 
-def burst(token_s: float, *, n_prompts: int, batch_tokens: int = 512) -> Scheduler:
+def burst(
+    token_s: float, *, n_prompts: int, batch_tokens: int = 512, n_prompt: int = N_PROMPT
+) -> Scheduler:
     """Prompts that have arrived, each token of which takes so long."""
     costs = StepCosts()
     for n_tokens in (1, batch_tokens):
         costs.computed(n_tokens, token_s * n_tokens)
     planner = scheduler(n_prompts, n_prompts, batch_tokens, costs)
-    add(planner, *(sequence(spec(number, prompt=N_PROMPT)) for number in range(n_prompts)))
+    add(planner, *(sequence(spec(number, prompt=n_prompt)) for number in range(n_prompts)))
     return planner
 
 
@@ -35,13 +37,28 @@ def test_a_step_computes_half_of_what_is_left_and_no_few_tokens() -> None:
     assert sizes == [400, 200, LEAST_STEP, 800 - 400 - 200 - LEAST_STEP, 8]
 
 
-def test_where_the_rest_is_long_streams_trickle_beside_whole_batches() -> None:
-    planner = burst(2 * EARLY_S / N_PROMPT, n_prompts=4, batch_tokens=N_PROMPT)
+def test_where_the_rest_is_long_all_wait_until_it_is_short() -> None:
+    planner = burst(EARLY_S / N_PROMPT, n_prompts=3, batch_tokens=N_PROMPT)
+    steps = [step(planner) for _ in range(5)]
+    assert [any(output for *_, output in done) for done in steps] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+    ]
+    assert {request for request, _, output in steps[2] if output} == {0, 1}
+    assert steps[4] == [(0, 1, True), (1, 1, True), (2, 1, True)]
+
+
+def test_beside_long_prompts_streams_trickle_in_whole_batches() -> None:
+    size = LONG + 1
+    planner = burst(2 * EARLY_S / size, n_prompts=4, batch_tokens=size, n_prompt=size)
     assert [step(planner) for _ in range(5)] == [
-        [(0, N_PROMPT, True)],
-        [(0, 1, True), (1, N_PROMPT - 1, False)],
-        [(0, 1, True), (1, 1, True), (2, N_PROMPT - 2, False)],
-        [(0, 1, True), (1, 1, True), (2, 2, True), (3, N_PROMPT - 4, False)],
+        [(0, size, True)],
+        [(0, 1, True), (1, size - 1, False)],
+        [(0, 1, True), (1, 1, True), (2, size - 2, False)],
+        [(0, 1, True), (1, 1, True), (2, 2, True), (3, size - 4, False)],
         [(3, 4, True)],
     ]
 
