@@ -44,25 +44,47 @@ class _Trial(Struct):
     left: int = 0
 
 
+class _Crowd:
+    """Whether others use cores that passes of one kind want: all but `n_spare`."""
+
+    def __init__(self, n_spare: int) -> None:
+        self._n_spare = max(0, n_spare)
+        self._agreeing_s = 0.0
+        self.is_there = False
+
+    def used(self, others: float, window_s: float) -> bool:
+        """Others used so many cores in the last window. True if `is_there` has changed."""
+        limit = CROWDED_UNTIL if self.is_there else CROWDED_FROM
+        agrees = (others - self._n_spare >= limit) is self.is_there
+        self._agreeing_s = 0.0 if agrees else self._agreeing_s + window_s
+        if self._agreeing_s < AGREEING_S:
+            return False
+        self.is_there, self._agreeing_s = not self.is_there, 0.0
+        return True
+
+
 class SharedCores:
     """Chooses a number of threads on a machine of `n_cores`: while no other process uses them
     `n_threads` for decoding and `n_threads_batch` for prompts, else from 1 to these."""
 
     def __init__(self, n_threads: int, n_threads_batch: int, n_cores: int) -> None:
         self._n_threads, self._n_threads_batch = n_threads, n_threads_batch
-        self._n_spare = max(0, n_cores - n_threads)
-        self._competing = 0.0
-        self._agreeing_s = 0.0
+        self._n_cores = n_cores
+        self._others = 0.0
+        self._decoding = _Crowd(n_cores - n_threads)
+        self._prompts = _Crowd(n_cores - n_threads_batch)
         self._trials: dict[int, _Trial] = {}
-        self.is_crowded = False
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether other processes use cores that decoding wants."""
+        return self._decoding.is_there
 
     def used(self, others: float, window_s: float) -> None:
         """Other processes used so many cores in the last window."""
-        self._competing = others - self._n_spare
-        is_crowded = self._competing >= (CROWDED_UNTIL if self.is_crowded else CROWDED_FROM)
-        self._agreeing_s = 0.0 if is_crowded == self.is_crowded else self._agreeing_s + window_s
-        if self._agreeing_s >= AGREEING_S:
-            self.is_crowded, self._agreeing_s = is_crowded, 0.0
+        self._others = others
+        changes = [crowd.used(others, window_s) for crowd in (self._decoding, self._prompts)]
+        if any(changes):
             self._trials.clear()
 
     def threads(self, n_tokens: int) -> int:
@@ -89,7 +111,8 @@ class SharedCores:
 
     def _trial_of(self, n_tokens: int) -> _Trial | None:
         """None if all threads compute."""
-        if not self.is_crowded:
+        crowd = self._decoding if n_tokens <= FEW_TOKENS else self._prompts
+        if not crowd.is_there:
             return None
         return self._trials.setdefault(bisect_left(_SIZES, n_tokens), _Trial())
 
@@ -98,7 +121,7 @@ class SharedCores:
 
     def _untried(self, trial: _Trial, most: int) -> list[int]:
         """Of `most` threads, as many as cores are free, and half: the numbers not tried enough."""
-        free, half = most - round(self._competing), most // 2
+        free, half = min(most, self._n_cores - round(self._others)), most // 2
         numbers = {most, max(1, free), max(1, half)}
         return sorted(n for n in numbers if len(trial.seconds.get(n, ())) < TRIES)
 

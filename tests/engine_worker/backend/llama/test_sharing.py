@@ -47,9 +47,17 @@ def test_all_threads_compute_on_cores_of_their_own() -> None:
 def test_prompts_have_threads_of_their_own_number() -> None:
     cores = SharedCores(15, 16, 16)
     assert [cores.threads(n_tokens) for n_tokens in (1, 8, FEW_TOKENS, 512)] == [15, 15, 15, 16]
-    cores.used(4.0, AGREEING_S)  # three more than the one that is spared
-    assert set(passes(cores, 3 * TRIES, alone, 512)) == {16, 13, 8}
+    cores.used(4.0, AGREEING_S)
+    assert set(passes(cores, 3 * TRIES, alone, 512)) == {16, 12, 8}
     assert set(passes(cores, 3 * TRIES, alone, 1)) == {15, 12, 7}
+
+
+def test_a_process_on_the_spared_core_competes_with_prompts_alone() -> None:
+    cores = SharedCores(15, 16, 16)
+    cores.used(1.0, AGREEING_S)
+    assert set(passes(cores, 3 * TRIES, alone, 512)) == {16, 15, 8}
+    assert set(passes(cores, 3 * TRIES, alone, 1)) == {15}
+    assert not cores.is_crowded
 
 
 def test_beside_another_process_the_fastest_number_stays() -> None:
