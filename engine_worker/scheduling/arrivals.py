@@ -88,11 +88,13 @@ class BeginTogether:
         return not self._on_device or sequence.n_gained <= (1 if sequence.spec.tokens else 0)
 
     def _has_mates(self, sequence: Sequence, prompts: collections.abc.Iterable[Sequence]) -> bool:
-        """Whether one of `prompts` came before this one was ready, and is not much longer."""
+        """Whether one of `prompts` came together with this one, and is not much longer."""
         ready = self._times[sequence].ready
+        # a CPU's step is long: who came during the one that made this ready came together with it
+        latest = ready - 1 if self._on_device else ready
         most = LIKE * (len(sequence.tokens) - sequence.n_gained)
         return any(
-            (not ready or self._times[other].arrived < ready)
+            (not ready or self._times[other].arrived <= latest)
             and len(other.tokens) <= most
             and (other.is_replay or not sequence.spec.tokens)
             and not other.is_fed_singly

@@ -32,8 +32,9 @@ LEAST_STEP = 128
 class EarlyTokens:
     """`inner` decides first. A rest of a burst whose time is not known yet counts as long."""
 
-    def __init__(self, inner: Pausing, costs: StepCosts) -> None:
+    def __init__(self, inner: Pausing, batch_tokens: int, costs: StepCosts) -> None:
         self._inner = inner
+        self._batch_tokens = batch_tokens
         self._costs = costs
 
     def arrived(self, sequence: Sequence) -> None:
@@ -71,8 +72,10 @@ class EarlyTokens:
         self._inner.ended(sequence)
 
     def _is_short(self, prompts: collections.abc.Sequence[Sequence]) -> bool:
-        seconds = self._costs.seconds(n_pending(prompts), 1)
-        return seconds is not None and seconds <= EARLY_S
+        n_tokens = n_pending(prompts)
+        step_s = self._costs.seconds(min(n_tokens, self._batch_tokens), 1)
+        n_steps = max(1.0, n_tokens / self._batch_tokens)
+        return step_s is not None and step_s * n_steps <= EARLY_S
 
 
 def _has_long(prompts: collections.abc.Iterable[Sequence]) -> bool:

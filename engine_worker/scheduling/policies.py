@@ -102,7 +102,7 @@ def _pausing(profile: Profile, max_running: int, batch_tokens: int, costs: StepC
     if max_running == 1:
         return NeverPause()
     together = BeginTogether(batch_tokens, on_device=profile.overlaps)
-    return together if profile.overlaps else EarlyTokens(together, costs)
+    return together if profile.overlaps else EarlyTokens(together, batch_tokens, costs)
 
 
 def _turns(profile: Profile, max_running: int, costs: StepCosts) -> Turns:

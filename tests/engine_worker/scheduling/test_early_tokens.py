@@ -68,6 +68,15 @@ def test_a_lone_prompt_has_whole_batches() -> None:
     assert step(planner) == [(0, N_PROMPT, True)]
 
 
+def test_prompts_that_come_during_the_first_step_are_of_the_same_burst() -> None:
+    planner = burst(EARLY_S / (4 * N_PROMPT), n_prompts=3)
+    others = [planner.waiting.pop() for _ in range(2)]
+    assert step(planner) == [(0, N_PROMPT, True)]
+    for other in others:
+        planner.add(other)
+    assert [request for request, _, _ in step(planner)] == [1, 2]
+
+
 def test_a_prompt_that_comes_later_stops_no_stream() -> None:
     planner = burst(EARLY_S / (3 * N_PROMPT), n_prompts=2)
     step(planner)
