@@ -5,9 +5,11 @@
     results.append(Path("tests/chaos/RESULTS.md"), run, results.Table(columns, rows))
 
 `tests.machine.conditions` is called before the run, so that the load is the machine's own.
+`sections` reads such a file.
 """
 
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,6 +40,15 @@ class Table(Struct, frozen=True):
     rows: Sequence[Sequence[str]]
 
 
+class Section(Struct, frozen=True, kw_only=True):
+    """A run as a results file has it. `facts` has the lines above the table by their names."""
+
+    title: str
+    at: str
+    facts: Mapping[str, str]
+    table: Table
+
+
 def append(path: Path, run: Run, table: Table) -> None:
     """Add a run to a results file, which is made if it does not exist. Raises `OSError`."""
     is_new = not path.exists() or not path.stat().st_size
@@ -58,6 +69,29 @@ def section(run: Run, table: Table) -> str:
     lines = ["", f"## {run.title}, {known.get('at', 'at an unknown time')}", ""]
     lines += [f"- {name}: {value}" for name, value in facts.items() if value]
     return "\n".join([*lines, "", *_table(table)]) + "\n"
+
+
+def sections(text: str) -> list[Section]:
+    """The runs of a results file, in its order. Pure."""
+    return [_read(part) for part in text.split("\n## ")[1:]]
+
+
+def _read(part: str) -> Section:
+    heading, *lines = part.splitlines()
+    title, _, at = heading.rpartition(", ")
+    facts = (line.removeprefix("- ").partition(": ") for line in lines if line.startswith("- "))
+    rows = [_cells(line) for line in lines if line.startswith("| ")]
+    return Section(
+        title=title,
+        at=at,
+        facts={name: value for name, _, value in facts},
+        table=Table(rows[0] if rows else (), rows[2:]),
+    )
+
+
+def _cells(line: str) -> list[str]:
+    parts = re.split(r"(?<!\\)\|", line)[1:-1]
+    return [part.strip().replace("\\|", "|") for part in parts]
 
 
 def spelled(program: str, arguments: Sequence[str]) -> str:

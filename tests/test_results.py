@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests import machine
-from tests.results import HEAD, Run, Table, append, section, spelled
+from tests.results import HEAD, Run, Table, append, section, sections, spelled
 
 CONDITIONS = {
     "at": "2026-01-02T03:04:05Z",
@@ -64,6 +64,25 @@ def test_runs_are_appended_below_one_head(tmp_path: Path) -> None:
     assert text.startswith(HEAD)
     assert text.count("# Results\n") == 1
     assert text.index("2026-01-02T") < text.index("2026-02-02T")
+
+
+def test_runs_are_read_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "RESULTS.md"
+    append(path, run(commit="abc1234-dirty"), TABLE)
+    append(path, run(at="2026-02-02T00:00:00Z"), Table(("alone",), ()))
+    first, second = sections(path.read_text())
+    assert (first.title, first.at) == ("a run", "2026-01-02T03:04:05Z")
+    assert first.facts == {
+        "commit": "abc1234 with changes that are not committed",
+        "machine": "A Processor, 2 cores, 8 GiB, no GPU",
+        "load": "0.5, 0.2 and 0.0 before the run (1, 5 and 15 min)",
+        "command": "`scripts/bench`",
+    }
+    assert first.table.columns == ["metric", "value"]
+    assert first.table.rows == [["tokens/s", "12"], ["a|b", "3"]]
+    assert (second.at, second.table.columns, second.table.rows) == (
+        "2026-02-02T00:00:00Z", ["alone"], [],
+    )  # fmt: skip
 
 
 def test_a_command_is_spelled_without_the_machines_folders() -> None:

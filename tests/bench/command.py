@@ -11,7 +11,7 @@ from msgspec import structs
 from gpufc.errors import GpufcError
 from supervisor.bench import report
 from tests import machine
-from tests.bench import batched, front, growth, markdown, table
+from tests.bench import batched, front, growth, headline, markdown, table
 from tests.bench import options as wanted
 from tests.bench.results import Kernels, Results
 from tests.bench.rounds import compare
@@ -48,6 +48,8 @@ def _run(options: argparse.Namespace) -> int:
         _say(
             f"{wanted.BATCHED:12}llama.cpp's own benchmark, for as many streams as the others have"
         )
+    elif options.headline:
+        headline.write()
     elif options.front:
         _front(options)
     elif options.growth:

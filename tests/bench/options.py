@@ -84,6 +84,8 @@ def parser() -> argparse.ArgumentParser:
     add("--json", type=Path, metavar="FILE", help="write everything there")
     add("--results", type=Path, metavar="FILE.md",
         help="add a table of the run there, such as tests/bench/RESULTS.md (no table)")  # fmt: skip
+    add("--headline", action="store_true",
+        help="only write the README's table of speed, from the results files")  # fmt: skip
     add("--plot", type=Path, metavar="FILE", help="draw the ratios there, as SVG")
     return made
 

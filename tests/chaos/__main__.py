@@ -74,7 +74,7 @@ def _headline() -> int:
         options = parse([*arguments, "--results", str(headline.RESULTS)])
         reports += _perform(options, arguments)
     rows = [report.headline for report in reports if report.headline is not None]
-    headline.README.write_text(headline.replaced(headline.README.read_text(), rows))
+    headline.write(rows)
     return int(any(report.wrong for report in reports))
 
 

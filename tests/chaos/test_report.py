@@ -8,8 +8,9 @@ from tests.chaos import __main__ as command
 from tests.chaos import headline, poison
 from tests.chaos.options import parse
 from tests.chaos.report import Report
+from tests.readme import END
 
-README = f"above\n{headline.BEGIN}an old row\n{headline.END}below\n"
+README = f"above\n{headline.BLOCK.begin}an old row\n{END}below\n"
 
 
 def test_a_report_keeps_its_rows_and_says_whether_all_held(
