@@ -19,6 +19,7 @@ from engine_worker.constraints.negation import NotExpressible, negated
 from engine_worker.constraints.patterns import enforceable
 from engine_worker.constraints.references import References
 from gpufc.errors import InvalidGrammar
+from gpufc.null_keywords import without_null_keywords
 
 Schema = dict[str, Any]
 
@@ -63,6 +64,7 @@ def rewritten(schema: object) -> object:
     """The schema to compile. Raises `InvalidGrammar`, which names the keyword at fault."""
     if not isinstance(schema, dict | bool):
         raise InvalidGrammar("a schema is an object or a boolean")
+    schema = without_null_keywords(schema)
     if isinstance(schema, dict) and isinstance(schema.get("$ref"), str):
         schema = {"allOf": [{"$ref": schema["$ref"]}], **_without(schema, "$ref")}
     return _Rewriter(schema).rewrite(schema, 0)

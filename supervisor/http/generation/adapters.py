@@ -17,7 +17,12 @@ class LoraField(Struct, frozen=True):
 
     id: int | None = None
     name: str | None = None
-    scale: Annotated[float, Meta(ge=-100.0, le=100.0)] = 1.0
+    scale: Annotated[float, Meta(ge=-100.0, le=100.0)] | None = None
+
+    @property
+    def weight(self) -> float:
+        """How far the adapter is applied; 1 without a scale."""
+        return 1.0 if self.scale is None else self.scale
 
 
 LoraFields = Annotated[list[LoraField], Meta(max_length=MAX_ADAPTERS)]
@@ -31,7 +36,7 @@ def chosen(given: LoraFields | None, model: str | None, known: Sequence[str]) ->
     """
     if given is None:
         return (AdapterUse(model),) if model is not None and model in known else ()
-    scales = {_name(entry, at, known): entry.scale for at, entry in enumerate(given)}
+    scales = {_name(entry, at, known): entry.weight for at, entry in enumerate(given)}
     return tuple(AdapterUse(name, scales[name]) for name in known if scales.get(name))
 
 

@@ -10,6 +10,7 @@ from msgspec import Struct, structs
 from gpufc.answer_format import MAX_CALLS, Function, Span
 from gpufc.errors import InvalidGrammar, InvalidRequest
 from gpufc.nesting import is_deeper
+from gpufc.null_keywords import without_null_keywords
 from supervisor.http.edge.values import converted
 
 SKIPPED_HEADER = "x-gpufc-skipped-tools"
@@ -95,8 +96,10 @@ class AllowedTool(Struct, frozen=True):
 
 
 class AllowedTools(Struct, frozen=True):
-    mode: str = "auto"
-    tools: list[AllowedTool] = []
+    """A part of `tools`. Without a mode it is `auto`."""
+
+    mode: str | None = None
+    tools: list[AllowedTool] | None = None
 
 
 class ToolChoiceObject(Struct, frozen=True):
@@ -105,12 +108,12 @@ class ToolChoiceObject(Struct, frozen=True):
     The Responses API has `name`, `mode` and `tools` at this level. Without a type it is a function.
     """
 
-    type: str = "function"
+    type: str | None = None
     function: ChosenFunction | None = None
     allowed_tools: AllowedTools | None = None
     name: str | None = None
-    mode: str = "auto"
-    tools: list[AllowedTool] = []
+    mode: str | None = None
+    tools: list[AllowedTool] | None = None
 
 
 ToolChoice = str | ToolChoiceObject
@@ -201,6 +204,7 @@ def offered(tools: list[Tool] | None, choice: ToolChoice | None) -> OfferedTools
         raise InvalidRequest(f"tools have at most {MAX_TOOLS_BYTES} bytes", param="tools")
     if any(is_deeper(function.parameters) for function in found.functions):
         raise InvalidRequest("the parameters of a function nest too deeply", param="tools")
+    found = _without_nulls(found)
     if (found.must_call or found.is_strict) and (reason := found.unguidable) is not None:
         raise reason
     return found
@@ -216,17 +220,17 @@ def _chosen(functions: Sequence[ToolFunction], choice: ToolChoice | None) -> Off
             return OfferedTools()
         case "required" | "any" | ToolChoiceObject(type="required" | "any"):
             return _required(every)
-        case ToolChoiceObject(type="function" | "tool"):
+        case ToolChoiceObject(type=None | "function" | "tool"):
             return _named(every, choice)
         case ToolChoiceObject(type="allowed_tools"):
             given = choice.allowed_tools or AllowedTools(choice.mode, choice.tools)
-            names = {entry.chosen for entry in given.tools}
+            names = {entry.chosen for entry in given.tools or ()}
             allowed = tuple(function for function in every if function.name in names)
-            if given.mode not in ("auto", "required"):
+            if given.mode not in (None, "auto", "required"):
                 raise _no_choice(f"allowed_tools of mode {given.mode[:50]!r}")
             return _required(allowed) if given.mode == "required" else OfferedTools(allowed)
         case ToolChoiceObject():
-            raise _no_choice(f"of type {choice.type[:50]!r}")
+            raise _no_choice(f"of type {(choice.type or '')[:50]!r}")
         case _:
             raise _no_choice(repr(choice[:50]))
 
@@ -246,6 +250,17 @@ def _named(functions: tuple[ToolFunction, ...], choice: ToolChoiceObject) -> Off
             f"tool_choice names {name[:64]!r}, which is not among tools", param="tool_choice"
         )
     return OfferedTools(functions, must_call=True, named=name)
+
+
+def _without_nulls(offered: OfferedTools) -> OfferedTools:
+    """The functions with schemas that templates can read: null keywords are absent."""
+    if ":null" not in offered.json:
+        return offered
+    functions = tuple(
+        structs.replace(function, parameters=without_null_keywords(function.parameters))
+        for function in offered.functions
+    )
+    return structs.replace(offered, functions=functions)
 
 
 def _no_choice(asked: str) -> InvalidRequest:

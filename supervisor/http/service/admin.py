@@ -24,7 +24,7 @@ class RestartRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """The options of `gpufc-supervisor restart`."""
 
     worker: str | None = None
-    now: bool = False
+    now: bool | None = None
 
 
 class SwapRequest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,13 +41,13 @@ class SwapRequest(Struct, frozen=True, forbid_unknown_fields=True):
 class ReloadRequest(Struct, frozen=True, forbid_unknown_fields=True):
     """The options of `gpufc-supervisor reload`."""
 
-    dry_run: bool = False
+    dry_run: bool | None = None
 
 
 async def restart(request: web.Request) -> web.Response:
     """`POST /admin/restart`: answers when the new workers serve."""
     asked = await read_json(request, RestartRequest)
-    return await _answered(request, _operator(request).restart(asked.worker, asked.now))
+    return await _answered(request, _operator(request).restart(asked.worker, asked.now is True))
 
 
 async def swap(request: web.Request) -> web.Response:
@@ -70,7 +70,7 @@ async def swap(request: web.Request) -> web.Response:
 async def reload(request: web.Request) -> web.Response:
     """`POST /admin/reload`: answers when the configuration is in force, or why nothing changed."""
     asked = await read_json(request, ReloadRequest)
-    reloading = _operator(request).reload(is_trial=asked.dry_run)
+    reloading = _operator(request).reload(is_trial=asked.dry_run is True)
     await reloading.operation.wait()
     changed = "would_reload" if asked.dry_run else "reloaded"
     status = changed if reloading.changes else "unchanged"

@@ -51,7 +51,7 @@ _HEADERS = {
 class SignInBody(Struct, frozen=True):
     """A key, or the run's token."""
 
-    key: Annotated[str, Meta(max_length=1000)] = ""
+    key: Annotated[str, Meta(max_length=1000)] | None = None
 
 
 class SessionObject(Struct, frozen=True):
@@ -67,7 +67,7 @@ class SessionObject(Struct, frozen=True):
 async def sign_in(request: web.Request) -> web.Response:
     """`POST /session`: exchanges a key, or the run's token, for a cookie."""
     if request.content_type != FORM:
-        port, opened = _opened(request, (await read_json(request, SignInBody)).key)
+        port, opened = _opened(request, (await read_json(request, SignInBody)).key or "")
         answer = json_response(_described(opened.principal, port.sessions.read(opened.text)))
         set_cookie(request, answer, opened.text)
         return answer

@@ -99,6 +99,8 @@ def test_annotations_and_unknown_formats_are_no_reason_to_refuse() -> None:
             0,
         ),
         ({"type": "string", "pattern": '^[^"]+$'}, "ab", 'a"b'),
+        ({"type": "object", "properties": None, "required": None, "items": None}, {"a": 1}, 1),
+        ({"type": None, "const": None, "oneOf": None}, None, 0),
         ({"type": "string", "pattern": r"^[^\\]+$"}, "ab", "a\\b"),
     ],
 )

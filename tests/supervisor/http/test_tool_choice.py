@@ -68,6 +68,7 @@ ALLOWED = [{"type": "function", "function": {"name": "g"}}]
         ("required", ["f", "g"]),
         ("any", ["f", "g"]),
         ({"type": "any"}, ["f", "g"]),
+        ({"type": None, "function": {"name": "g"}, "name": None}, ["g"]),
         ({"type": "required"}, ["f", "g"]),
         ({"type": "function", "function": {"name": "f"}}, ["f"]),
         ({"type": "function", "name": "f"}, ["f"]),
@@ -222,3 +223,16 @@ def test_an_answer_s_format_is_made_once_for_all_of_its_sequences() -> None:
     facts = model_facts(chat_template=HERMES)
     reading = reading_of(lambda: facts, offer("required"), parallel=True)
     assert reading("one prompt") is reading("another one")
+
+
+def test_a_template_sees_no_null_keyword_of_a_schema() -> None:
+    schema = {"type": "object", "required": None, "properties": {"required": {"const": None}}}
+    [function] = offer("auto", tool("f", parameters=schema)).functions
+    assert function.parameters == {"type": "object", "properties": {"required": {"const": None}}}
+
+
+def test_allowed_tools_without_a_mode_or_tools_may_be_null() -> None:
+    choice = {"type": "allowed_tools", "mode": None, "tools": ALLOWED, "allowed_tools": None}
+    found = offer(choice)
+    assert ([one.name for one in found.functions], found.must_call) == (["g"], False)
+    assert offer({"type": "allowed_tools", "mode": None, "tools": None}).functions == ()

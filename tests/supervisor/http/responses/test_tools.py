@@ -140,6 +140,17 @@ TABLE = tool_table([FUNCTION, CUSTOM, NOTES])
                 ),
             ),
         ),
+        (
+            {
+                "type": "allowed_tools",
+                "mode": None,
+                "tools": [{"type": None, "name": "f"}],
+            },
+            ToolChoiceObject(
+                "allowed_tools",
+                allowed_tools=AllowedTools("auto", [AllowedTool("function", ChosenFunction("f"))]),
+            ),
+        ),
         ({"type": "web_search_preview"}, None),
         ({"type": "mcp", "server_label": "x"}, None),
     ],

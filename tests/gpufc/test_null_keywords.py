@@ -1,0 +1,31 @@
+from typing import Any
+
+import pytest
+
+from gpufc.null_keywords import without_null_keywords
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"type": "object", "required": None}, {"type": "object"}),
+        ({"anyOf": [{"items": None}, True]}, {"anyOf": [{}, True]}),
+        (
+            {"properties": {"required": {"enum": None}}},
+            {"properties": {"required": {"enum": None}}},
+        ),
+        ({"$defs": {"a": {"title": None}}}, {"$defs": {"a": {}}}),
+        ({"properties": {"a": None}}, {"properties": {"a": None}}),
+        ({"properties": None}, {}),
+        (True, True),
+        (None, None),
+    ],
+)
+def test_a_null_keyword_is_left_out(given: Any, kept: Any) -> None:
+    assert without_null_keywords(given) == kept
+
+
+@pytest.mark.parametrize("key", ["const", "default", "enum", "example", "examples"])
+def test_a_null_is_kept_where_instances_are(key: str) -> None:
+    for value in (None, [None, {"a": None}], {"required": None}):
+        assert without_null_keywords({key: value}) == {key: value}
