@@ -89,7 +89,7 @@ def _minimax_m3() -> Family:
         if not at:
             return mixer + feed_forward()
         bias: Tensor = ("exp_probs_b.bias", (N_EXPERTS,), "bias")
-        return [*mixer, *rare_layers.indexer(), *rare_layers.shared_experts(), bias]
+        return [*mixer, *rare_layers.indexer(N_KV_HEADS), *rare_layers.shared_experts(), bias]
 
     keys = plain_keys(
         **EXPERT_KEYS,

@@ -20,8 +20,9 @@ from tests.models.layers import (
     experts,
 )
 
-INDEX, INDEX_HEADS = 64, 2
-"""llama.cpp's matrices that mix the keys of an indexer are of this size at least."""
+INDEX, INDEX_HEADS = 64, 16
+"""The size: llama.cpp's matrices that mix the keys of an indexer are at least so large. The heads:
+with few of them many scores are equal, and the order of cells decides between these."""
 LOW_RANK = 32
 STREAMS = 4
 """Copies of the residual stream (hyper-connections)."""
@@ -76,10 +77,10 @@ def shared_experts() -> list[Tensor]:
     return [one for one in experts(shared=True) if one[0] != "ffn_gate_inp_shexp.weight"]
 
 
-def indexer() -> list[Tensor]:
+def indexer(n_heads: int = INDEX_HEADS) -> list[Tensor]:
     """What chooses the cells that queries attend to: projections and norms of its own keys."""
     return [
-        ("indexer.q_proj.weight", (WIDTH, INDEX_HEADS * INDEX), "matrix"),
+        ("indexer.q_proj.weight", (WIDTH, n_heads * INDEX), "matrix"),
         ("indexer.k_proj.weight", (WIDTH, INDEX), "matrix"),
         ("indexer.q_norm.weight", (INDEX,), "scale"),
         ("indexer.k_norm.weight", (INDEX,), "scale"),

@@ -31,6 +31,9 @@ COPIES = 2
 """A large body is there twice at once: as it came and decoded, then decoded and in the message to
 a worker. `body_cost` adds what other characters than ASCII take."""
 
+CHUNKED_BYTES = 2048
+"""What is taken at a time of a body in HTTP chunks, which may have a byte each."""
+
 BREATH_S = 0.001
 """A turn of the loop would not do: a request that has come in is answered after some turns."""
 
@@ -198,7 +201,7 @@ async def _read(request: web.Request, limits: LimitsConfig, holding: Holding, bo
     due = loop.time() + limits.body_timeout_s
     try:
         async with asyncio.timeout_at(due) as deadline:
-            while part := await request.content.readany():
+            while part := await _next_part(request):
                 if size + len(part) > limits.max_body_bytes:
                     raise _too_large(limits)
                 holding.at_least(_memory_of(size + len(part)))
@@ -214,6 +217,18 @@ async def _read(request: web.Request, limits: LimitsConfig, holding: Holding, bo
         raise RequestTimeout("The body did not arrive in time") from None
     except (web.RequestPayloadError, ConnectionError) as err:
         raise InvalidRequest("The body is broken off") from err
+
+
+async def _next_part(request: web.Request) -> bytes:
+    """What has come of the body, none at its end.
+
+    Each HTTP chunk of a body in chunks is taken, and the next one parsed, by itself. With chunks of
+    a byte that takes long, so the loop goes on after each part.
+    """
+    if request.content_length is not None:
+        return await request.content.readany()
+    await asyncio.sleep(0)
+    return await request.content.read(CHUNKED_BYTES)
 
 
 def _memory_of(n_bytes: int) -> int:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from aiohttp.streams import StreamReader
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from gpufc.errors import Overloaded
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.http.anthropic import messages
 from supervisor.http.edge import body, body_cost
+from supervisor.http.edge.body import CHUNKED_BYTES
 from supervisor.http.edge.body_budget import BodyBudget
 from supervisor.http.edge.body_cost import CONTAINER, ESCAPES, MEMBER, STRING, weigh
 from supervisor.http.ollama import chat as ollama_chat
@@ -317,3 +319,39 @@ async def test_the_loop_goes_on_between_the_steps_of_a_large_request(
     events.clear()
     await service.post(path, body_of("a"))
     assert events == ["asked", "another turn"]
+
+
+async def test_the_loop_goes_on_between_the_parts_of_a_body_in_tiny_chunks(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_taken, turns = 0, list[int]()
+    take = StreamReader._read_nowait_chunk
+
+    def taken(reader: StreamReader, n: int) -> bytes:
+        nonlocal n_taken
+        n_taken += 1
+        return take(reader, n)
+
+    async def watch() -> None:
+        nonlocal n_taken
+        while True:
+            turns.append(n_taken)
+            n_taken = 0
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(StreamReader, "_read_nowait_chunk", taken)
+    body = b'{"prompt":"a","max_tokens":2,"zz":"%s"}' % (b"x" * 50_000)
+    chunked = b"".join(b"1\r\n%c\r\n" % each for each in body)
+    reader, writer = await asyncio.open_connection(*service.address)
+    watching = asyncio.create_task(watch())
+    try:
+        writer.write(
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n%s0\r\n\r\n" % chunked
+        )
+        assert b" 200 " in await asyncio.wait_for(reader.readline(), 60)
+    finally:
+        watching.cancel()
+        writer.close()
+    assert sum(turns) >= len(body)
+    assert max(turns) <= CHUNKED_BYTES
