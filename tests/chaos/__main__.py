@@ -150,7 +150,9 @@ def _real(o: argparse.Namespace) -> list[tuple[Any, Run]]:
         ),
         (
             o.real_replicas,
-            lambda: replicas.run_real(_model(), o.real_replicas, o.seed, o.streams, o.devices),
+            lambda: replicas.run_real(
+                _model(), o.real_replicas, o.seed, o.streams, o.devices, o.standby
+            ),
         ),
         (
             o.real_models,

@@ -86,6 +86,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=int, metavar="N", help="CPU threads of the engine")
     add("--streams", type=int, default=8, metavar="N", help="with --real-replicas: clients at once")
     add("--devices", metavar="A;B", help="with --real-replicas: GPUs of each, as the key devices")
-    add("--standby", default="warm", help="with --returns: the kind of spare")
+    add("--standby", default="warm", help="with --returns and --real-replicas: the kind of spare")
     add("--prompts", type=int, default=1, metavar="N", help="with --positions: of at most 4")
     return parser

@@ -106,15 +106,16 @@ async def run(seconds: int, seed: int) -> Report:
 
 
 async def run_real(
-    model: Path, seconds: int, seed: int, n_clients: int, devices: str | None
+    model: Path, seconds: int, seed: int, n_clients: int, devices: str | None, standby: str
 ) -> Report:
-    """The same of a real model. `devices` has a group for each replica: `CUDA0;CUDA1`."""
+    """The same of a real model. `devices` has a group for each replica: `CUDA0;CUDA1`. `standby` is
+    the kind of spare that each has."""
     where = f"devices {devices}" if devices else "no devices of their own"
     report = reporting(
-        f"{model.name}: 2 replicas, {where}, {n_clients} clients, one killed every"
-        f" {KILL_EVERY_S:.0f} s for {seconds} s"
+        f"{model.name}: 2 replicas, {where}, standby {standby}, {n_clients} clients, one killed"
+        f" every {KILL_EVERY_S:.0f} s for {seconds} s"
     )
-    environ = {"GPUFC_DEVICES": devices} if devices else {}
+    environ = {"GPUFC_STANDBY": standby} | ({"GPUFC_DEVICES": devices} if devices else {})
     arguments = ("--model-path", str(model), "--n-ctx", "1024")
     await _storm(report, Load(_ask_real, n_clients), arguments, environ, seconds, seed)
     return report
