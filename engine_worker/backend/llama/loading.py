@@ -358,7 +358,8 @@ class Loader:
     def _embedding_size(self, model: ModelPointer, pooling: Pooling) -> int:
         if pooling is Pooling.RANK or self._header.architecture in NO_EMBEDDINGS:
             return 0
-        return int(self._lc.llama_model_n_embd_out(model))
+        size: int = self._lc.llama_model_n_embd_out(model)
+        return size
 
     def _numerics(self, n_ctx_seq: int, *, on_gpu: bool) -> tuple[str, ...]:
         """The settings that logits depend on, besides the file, as llama.cpp has applied them."""
