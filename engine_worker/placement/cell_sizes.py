@@ -30,15 +30,20 @@ INDEXED_RATIO = 4
 
 
 def cell_bytes(
-    header: GgufHeader, kv_heads: Sequence[int], type_k: KvType, type_v: KvType
+    header: GgufHeader, kv_heads: Sequence[int], type_k: KvType, type_v: KvType, *, padded: bool
 ) -> tuple[int, ...]:
-    """The bytes of one token in each layer; 0 for a layer without a cache."""
+    """The bytes of one token in each layer; 0 for a layer without a cache.
+
+    `padded`: every layer has as many values as the one with the most (`n_embd_v_gqa_max`).
+    """
     key, value = _head_sizes(header)
     is_latent = _is_latent(header)
     no_keys = header.state_layers - header.key_layers
+    most = max(kv_heads, default=0)
     found = []
     for layer, n_heads in enumerate(kv_heads):
-        n_values = 0 if is_latent else n_heads * value
+        n_kept = most if padded and (n_heads or not header.state_layers) else n_heads
+        n_values = 0 if is_latent else n_kept * value
         own = packed(n_heads * key, type_k) + packed(n_values, type_v)
         found.append(0 if layer in no_keys else own + _beside(header, layer, type_k, type_v))
     return tuple(found)

@@ -67,9 +67,14 @@ class Footprint(Struct, frozen=True, kw_only=True):
 
 
 def footprint(
-    header: GgufHeader, type_k: KvType = KvType.F16, type_v: KvType = KvType.F16
+    header: GgufHeader,
+    type_k: KvType = KvType.F16,
+    type_v: KvType = KvType.F16,
+    *,
+    flash: bool = True,
 ) -> Footprint:
-    """The footprint of a model with keys and values of these types."""
+    """The footprint of a model with keys and values of these types. Without `flash` attention
+    llama.cpp keeps values transposed, and pads them where layers have different numbers of them."""
     arch = header.architecture
     n_layers = min(header.number(f"{arch}.block_count"), MAX_LAYERS)
     # a recurrent model has no head count, or 0
@@ -80,7 +85,7 @@ def footprint(
         layer_bytes=tuple(sizes.get(f"blk.{layer}", 0) for layer in range(n_layers)),
         # without an output tensor the embeddings are the output too, and a GPU gets a copy
         output_bytes=sizes.get("output_norm", 0) + sizes.get("output", sizes.get("token_embd", 0)),
-        cell_bytes=cell_bytes(header, kv_heads[:n_layers], type_k, type_v),
+        cell_bytes=cell_bytes(header, kv_heads[:n_layers], type_k, type_v, padded=not flash),
         state_bytes=state_bytes(header, n_layers, type_k),
         n_heads=n_heads,
     )

@@ -65,6 +65,22 @@ def _minimax_01() -> Family:
     return Family("minimax-01", keys, whole(layer))
 
 
+def _deci() -> Family:
+    """Layers have different numbers of heads for keys and values, some of them none."""
+    n_kv = [2, 1, 0, 4]
+
+    def layer(at: int) -> list[Tensor]:
+        whole_attention = attention(n_kv=n_kv[at])
+        if not n_kv[at]:
+            whole_attention = [one for one in whole_attention if one[0] in _WITHOUT_KEYS]
+        return whole_attention + feed_forward()
+
+    return Family("deci", plain_keys(attention__head_count_kv=n_kv), whole(layer))
+
+
+_WITHOUT_KEYS = ("attn_norm.weight", "attn_output.weight")
+
+
 def _plamo2() -> Family:
     def layer(at: int) -> list[Tensor]:
         mixer = rare_layers.plamo2_attention() if at % 2 else rare_layers.plamo2_mamba()
@@ -213,6 +229,7 @@ _LATENT_KEYS = {
 RARE: dict[str, Callable[[], Family]] = {
     "kimi-linear": _kimi_linear,
     "minimax-01": _minimax_01,
+    "deci": _deci,
     "plamo2": _plamo2,
     "minimax-m3": _minimax_m3,
     "glm-dsa": _glm_dsa,

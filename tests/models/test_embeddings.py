@@ -13,21 +13,25 @@ from engine_worker.backend.embedder import Span, Vector
 from engine_worker.backend.llama import embedder_loading
 from engine_worker.backend.llama.backend import LlamaBackend
 from engine_worker.backend.llama.embedder_loading import shape_beside
+from engine_worker.backend.llama.quirks import NO_EMBEDDINGS
 from engine_worker.backend.port import Batch
 from engine_worker.embedding import vectors
 from engine_worker.probe import model
 from engine_worker.prompts.embedding_inputs import EmbeddingInputs
 from engine_worker.prompts.tokenizer import Tokenizer
 from gpufc.config import ModelConfig
-from gpufc.errors import DecodeFailed
+from gpufc.errors import DecodeFailed, InvalidRequest
 from gpufc.facts import Pooling
-from gpufc.protocol import PairPrompt, TextPrompt
+from gpufc.ids import Epoch, RequestNo
+from gpufc.protocol import Embed, PairPrompt, TextPrompt
 from tests.models import bert
 from tests.models.families import BERT, BERT_WORDS, FAMILIES
 from tests.models.making import made
+from tests.models.rare import RARE
 from tests.models.runs import some_tokens
 
 TEXTS = ["hello world", "the cat sat on the mat, and sitting? É!", "", "a" * 60]
+EMBEDDING = sorted({*RARE} - NO_EMBEDDINGS)
 WORDS = {word: number for number, word in enumerate(BERT_WORDS)}
 
 
@@ -84,7 +88,7 @@ def test_an_encoder_s_vectors_are_those_of_the_forward_pass(
             assert found == pytest.approx(expected, abs=1e-2)
 
 
-@pytest.mark.parametrize("name", ["bert", "embedding", "llama", "lfm2", "mamba"])
+@pytest.mark.parametrize("name", ["bert", "embedding", "llama", "lfm2", "mamba", *EMBEDDING])
 def test_inputs_of_one_pass_get_the_vectors_that_they_get_alone(name: str) -> None:
     with loaded(name) as backend:
         batch = [[t % backend.facts.n_vocab for t in some_tokens(5 + 3 * n, n)] for n in range(6)]
@@ -95,7 +99,7 @@ def test_inputs_of_one_pass_get_the_vectors_that_they_get_alone(name: str) -> No
             assert of_length_one(vector) == pytest.approx(expected, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", [*FAMILIES, "embedding"])
+@pytest.mark.parametrize("name", [*FAMILIES, *EMBEDDING, "embedding"])
 def test_an_input_in_several_passes_gets_the_vector_that_it_gets_whole(name: str) -> None:
     tokens = some_tokens(50, 3)
     with loaded(name) as backend:
@@ -191,6 +195,15 @@ def test_an_encoder_s_pair_has_one_separator_between_its_texts() -> None:
     with loaded("bert-reranker") as backend:
         tokens = inputs_of(backend).tokens(PairPrompt("hello", "world"))
     assert tokens == (cls, WORDS["hello"], sep, WORDS["world"], sep)
+
+
+@pytest.mark.parametrize("name", sorted(NO_EMBEDDINGS))
+def test_a_model_whose_vectors_would_end_the_process_embeds_nothing(name: str) -> None:
+    with loaded(name) as backend:
+        assert backend.facts.embedding_size == 0
+        wanted = Embed(Epoch(1), RequestNo(1), (TextPrompt("a text"),))
+        with pytest.raises(InvalidRequest, match="does not embed"):
+            inputs_of(backend).require_possible(wanted)
 
 
 def test_a_pass_that_llama_cpp_would_abort_on_is_refused_before() -> None:

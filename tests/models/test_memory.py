@@ -49,7 +49,8 @@ def test_the_caches_of_all_sequences_take_what_is_reckoned(
     name: str, types: tuple[KvType, KvType], layout: KvUnified, caplog: pytest.LogCaptureFixture
 ) -> None:
     header = read_header(made(name))
-    reckoned = footprint(header, *types)
+    # with keys and values of 32 bits a CPU has no flash attention
+    reckoned = footprint(header, *types, flash=types[0] is KvType.F16)
     kinds = dict(zip(("cache_type_k", "cache_type_v"), types, strict=True))
     with (
         caplog.at_level(logging.DEBUG, "engine_worker.llama_cpp"),

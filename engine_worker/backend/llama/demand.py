@@ -32,7 +32,12 @@ class ModelDemand:
             self.alone = shape_alone(header, self.n_ctx)
         on_gpu, on_cpu = (self.flash_attention(on_gpu=on_gpu) for on_gpu in (True, False))
         self.layers = layers.Demand(
-            model=footprint(header, config.cache_type_k, config.cache_type_v),
+            model=footprint(
+                header,
+                config.cache_type_k,
+                config.cache_type_v,
+                flash=FlashAttention.OFF not in (on_gpu, on_cpu),
+            ),
             wish=self._wish(),
             gpu_batch=self.sizes(on_gpu=True).one_pass,
             cpu_batch=self.sizes(on_gpu=False).one_pass,

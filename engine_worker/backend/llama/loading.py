@@ -35,7 +35,7 @@ from engine_worker.backend.llama.embedder_loading import (
 )
 from engine_worker.backend.llama.finders import GraphFinder, graph_finders
 from engine_worker.backend.llama.log import LlamaLog
-from engine_worker.backend.llama.quirks import ONE_A_PASS
+from engine_worker.backend.llama.quirks import NO_EMBEDDINGS, ONE_A_PASS
 from engine_worker.backend.llama.team import Team, team_for
 from engine_worker.backend.llama.used_devices import UsedDevices
 from engine_worker.backend.llama.vocabulary import Vocabulary
@@ -346,7 +346,7 @@ class Loader:
             devices=self._used.among_all(),
             system_info=lc.llama_print_system_info().decode("utf-8", "replace").strip(),
             generates=self._alone is None,
-            embedding_size=0 if pooling is Pooling.RANK else lc.llama_model_n_embd_out(model),
+            embedding_size=self._embedding_size(model, pooling),
             embedding_tokens=shape.n_input_tokens,
             pooling=pooling,
             adapters=tuple(file.name for file in self._adapters),
@@ -354,6 +354,12 @@ class Loader:
             metadata=described(self._header),
             modified_at=self._header.files[0].mtime_ns / 1e9,
         )
+
+    def _embedding_size(self, model: ModelPointer, pooling: Pooling) -> int:
+        if pooling is Pooling.RANK or self._header.architecture in NO_EMBEDDINGS:
+            return 0
+        size: int = self._lc.llama_model_n_embd_out(model)
+        return size
 
     def _numerics(self, n_ctx_seq: int, *, on_gpu: bool) -> tuple[str, ...]:
         """The settings that logits depend on, besides the file, as llama.cpp has applied them."""

@@ -1,4 +1,4 @@
-"""Architectures whose sequences llama.cpp treats in a way of its own. Pure.
+"""Architectures that llama.cpp treats in a way of its own. Pure.
 
 Found by computing sequences together and alone with a small model of each architecture that
 llama.cpp can write (version 0.3.36 of its bindings).
@@ -12,3 +12,7 @@ exchanges tokens of sequences that have several each."""
 ALWAYS_STREAMS = frozenset({"deepseek4"})
 """DeepSeek 4 has a KV stream for each sequence also where one cache is asked for, each as large as
 the whole cache."""
+
+NO_EMBEDDINGS = frozenset({"deepseek4", "qwen4exp"})
+"""Architectures with several copies of the residual stream (hyper-connections). llama.cpp reads
+vectors as long as all copies, and its graph makes them as long as one: it ends the process."""
