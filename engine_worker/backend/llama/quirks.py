@@ -9,9 +9,10 @@ ONE_A_PASS = frozenset({"plamo2"})
 the end of all states this aborts the process; before it, other sequences get wrong states. It also
 exchanges tokens of sequences that have several each."""
 
-ALWAYS_STREAMS = frozenset({"deepseek4"})
+ALWAYS_STREAMS = frozenset({"deepseek4", "qwen4exp"})
 """DeepSeek 4 has a KV stream for each sequence also where one cache is asked for, each as large as
-the whole cache."""
+the whole cache. In one cache the indexer of Qwen 4 chooses cells for a sequence by what others have
+there: behind more tokens than it may choose, logits depend on other sequences."""
 
 NO_EMBEDDINGS = frozenset({"deepseek4", "qwen4exp"})
 """Architectures with several copies of the residual stream (hyper-connections). llama.cpp reads
