@@ -24,13 +24,24 @@ _COMMON_MEMORY = 0.995
 class AcceptanceRates:
     """An exponentially weighted acceptance rate for each group of evidence."""
 
-    def __init__(self, assumed: Callable[[int], float], common: Self | None = None) -> None:
+    def __init__(
+        self,
+        assumed: Callable[[int], float],
+        common: Self | None = None,
+        *,
+        memory: float = _MEMORY,
+    ) -> None:
         """`assumed` gives the rate for an evidence before anything has been compared. What is
         learnt, `common` learns, too."""
         self._right = [assumed(evidence) * _PRIOR_WEIGHT for evidence in _GROUPS]
         self._all = [_PRIOR_WEIGHT] * len(_GROUPS)
         self._common = common
-        self._memory = _COMMON_MEMORY if common is None else _MEMORY
+        self._memory = memory
+
+    @classmethod
+    def of_all(cls, assumed: Callable[[int], float]) -> Self:
+        """The rates of all sequences."""
+        return cls(assumed, memory=_COMMON_MEMORY)
 
     def of_new_sequence(self) -> Self:
         """The rates that a sequence begins with, where these are of all sequences."""

@@ -60,7 +60,7 @@ class Drafter(Protocol):
     """
 
     def assumed_rate(self, evidence: int) -> float:
-        """The acceptance rate to assume for an evidence until a sequence has shown its own."""
+        """The acceptance rate to assume for an evidence until sequences have shown theirs."""
         ...
 
     def draft_all(self, requests: Sequence[DraftRequest]) -> list[Draft]:

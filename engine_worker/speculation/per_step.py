@@ -61,7 +61,7 @@ class PerStepSpeculator:
     def __init__(self, drafter: Drafter, costs: StepCosts) -> None:
         self._drafter = drafter
         self._costs = costs
-        self._rates = AcceptanceRates(drafter.assumed_rate)  # of all sequences
+        self._rates = AcceptanceRates.of_all(drafter.assumed_rate)
         self._tracks: dict[RequestNo, _Track] = {}
         self._prices: dict[int, Prices | None] = {}
         self._n_steps = 0
@@ -132,12 +132,19 @@ class PerStepSpeculator:
         """Whether a sequence is drafted for in this step. If so, its last draft is compared."""
         track = self._tracks.get(request.key)
         if track is None:
-            track = self._tracks[request.key] = _Track(self._rates.of_new_sequence())
+            track = self._tracks[request.key] = _Track(self._first_rates())
         if track.rest:
             track.rest -= 1
             return False
         track.compare(request.tokens)
         return True
+
+    def _first_rates(self) -> AcceptanceRates:
+        """Those of all sequences, where drafts are free and compared whole. Of a costly drafter's
+        one token would be tried, and nothing learnt of those behind it."""
+        if self._drafter.position_s is None:
+            return self._rates.of_new_sequence()
+        return AcceptanceRates(self._drafter.assumed_rate)
 
     def _priced(self, n_decoding: int) -> Prices | None:
         """The prices of a step, at most `_PRICED_AGAIN_AFTER` steps old; None without costs."""

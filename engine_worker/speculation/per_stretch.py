@@ -85,7 +85,7 @@ class PerStretchSpeculator:
     def __init__(self, drafter: Drafter, costs: StepCosts) -> None:
         self._drafter = drafter
         self._costs = costs
-        self._rates = AcceptanceRates(drafter.assumed_rate)  # of all sequences
+        self._rates = AcceptanceRates.of_all(drafter.assumed_rate)
         self._tracks: dict[RequestNo, _Track] = {}
         self._has_drafts = False
         # the last step may have been without drafts although they have begun: a quiet speculator

@@ -67,6 +67,14 @@ def test_a_new_sequence_begins_with_what_others_have_shown(
     assert bool(draft) == pays
 
 
+def test_a_costly_drafter_begins_anew_with_each_sequence() -> None:
+    speculator = PerStepSpeculator(ScriptedDrafter(WRONG, 0.9, position_s=0.0001), CPU)
+    first = after(0, speculator)
+    after(100, speculator)
+    (draft,) = speculator.draft_all([DraftRequest(RequestNo(99), [0], 100, 100)], n_decoding=1)
+    assert [len(draft)] == first
+
+
 def test_a_doubtful_draft_pays_where_a_further_token_costs_little() -> None:
     assert after(0, PerStepSpeculator(ScriptedDrafter(assumed=0.3), CPU)) == [0]
     (length,) = after(0, PerStepSpeculator(ScriptedDrafter(assumed=0.3), GPU))
