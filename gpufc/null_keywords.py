@@ -6,8 +6,11 @@ from typing import Any
 NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 """Keywords that hold schemas by names of the client's own."""
 
-VALUES = ("const", "default", "enum", "example", "examples")
-"""Keywords that hold instances. In them, null is a value."""
+VALUES = ("const", "default", "example")
+"""Keywords that are an instance: null is a value of theirs."""
+
+LISTS = ("enum", "examples")
+"""Keywords with lists of instances, which are left as they are."""
 
 
 def without_null_keywords(schema: Any) -> Any:
@@ -26,7 +29,7 @@ def without_null_keywords(schema: Any) -> Any:
 
 
 def _value(key: str, value: Any) -> Any:
-    if key in VALUES:
+    if key in VALUES or key in LISTS:
         return value
     if key in NAMED and isinstance(value, dict):
         return {name: without_null_keywords(one) for name, one in value.items()}

@@ -26,7 +26,7 @@ class ModelDemand:
 
     def __init__(self, config: ModelConfig, header: GgufHeader, n_sequences: int) -> None:
         self._config, self._header, self._n_sequences = config, header, n_sequences
-        self.n_ctx = _n_ctx(config, header.number(f"{header.architecture}.context_length"))
+        self.n_ctx = _n_ctx(config, header)
         self.alone: Shape | None = None
         if purpose_of(header) is not Purpose.GENERATE:
             self.alone = shape_alone(header, self.n_ctx)
@@ -83,13 +83,13 @@ class ModelDemand:
         )
 
 
-def _n_ctx(config: ModelConfig, n_ctx_train: int) -> int:
+def _n_ctx(config: ModelConfig, header: GgufHeader) -> int:
     """The context of one request: at most what the model was trained on, and the shared cells."""
-    n_ctx = config.n_ctx
+    n_ctx, n_ctx_train = config.n_ctx, header.number(f"{header.architecture}.context_length")
     if 0 < n_ctx_train < n_ctx:
         logger.warning("n_ctx_lowered from=%d to=%d reason=trained_context", n_ctx, n_ctx_train)
         n_ctx = n_ctx_train
-    shared = config.kv_unified is not KvUnified.FALSE
+    shared = config.kv_unified is not KvUnified.FALSE and header.architecture not in ALWAYS_STREAMS
     if shared and config.kv_cells is not None and config.kv_cells < n_ctx:
         logger.warning("n_ctx_lowered from=%d to=%d reason=kv_cells", n_ctx, config.kv_cells)
         n_ctx = config.kv_cells

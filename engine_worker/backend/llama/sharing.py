@@ -45,22 +45,23 @@ class _Trial(Struct):
 
 
 class _Crowd:
-    """Whether others use cores that passes of one kind want: all but `n_spare`."""
+    """Whether others use cores that passes of one kind want: all but `n_spare`. While they do,
+    `trials` has those of each size."""
 
     def __init__(self, n_spare: int) -> None:
         self._n_spare = max(0, n_spare)
         self._agreeing_s = 0.0
         self.is_there = False
+        self.trials: dict[int, _Trial] = {}
 
-    def used(self, others: float, window_s: float) -> bool:
-        """Others used so many cores in the last window. True if `is_there` has changed."""
+    def used(self, others: float, window_s: float) -> None:
+        """Others used so many cores in the last window."""
         limit = CROWDED_UNTIL if self.is_there else CROWDED_FROM
         agrees = (others - self._n_spare >= limit) is self.is_there
         self._agreeing_s = 0.0 if agrees else self._agreeing_s + window_s
-        if self._agreeing_s < AGREEING_S:
-            return False
-        self.is_there, self._agreeing_s = not self.is_there, 0.0
-        return True
+        if self._agreeing_s >= AGREEING_S:
+            self.is_there, self._agreeing_s = not self.is_there, 0.0
+            self.trials.clear()
 
 
 class SharedCores:
@@ -73,7 +74,6 @@ class SharedCores:
         self._others = 0.0
         self._decoding = _Crowd(n_cores - n_threads)
         self._prompts = _Crowd(n_cores - n_threads_batch)
-        self._trials: dict[int, _Trial] = {}
 
     @property
     def is_crowded(self) -> bool:
@@ -83,9 +83,8 @@ class SharedCores:
     def used(self, others: float, window_s: float) -> None:
         """Other processes used so many cores in the last window."""
         self._others = others
-        changes = [crowd.used(others, window_s) for crowd in (self._decoding, self._prompts)]
-        if any(changes):
-            self._trials.clear()
+        self._decoding.used(others, window_s)
+        self._prompts.used(others, window_s)
 
     def threads(self, n_tokens: int) -> int:
         """For the next pass, of so many tokens."""
@@ -114,7 +113,7 @@ class SharedCores:
         crowd = self._decoding if n_tokens <= FEW_TOKENS else self._prompts
         if not crowd.is_there:
             return None
-        return self._trials.setdefault(bisect_left(_SIZES, n_tokens), _Trial())
+        return crowd.trials.setdefault(bisect_left(_SIZES, n_tokens), _Trial())
 
     def _most(self, n_tokens: int) -> int:
         return self._n_threads if n_tokens <= FEW_TOKENS else self._n_threads_batch
