@@ -12,25 +12,26 @@ import collections.abc
 from msgspec import Struct, structs
 
 from engine_worker.scheduling.pausing import n_pending
-from engine_worker.scheduling.plan import Chunk, Plan
+from engine_worker.scheduling.plan import Chunk, Decode, Plan
 from engine_worker.text.sequence import Sequence
 
 LIKE = 2
 """A prompt of so many times the own length is not waited for: only the long one would gain."""
 
 MOST_AWAITED = 32
-"""Batches of prompts for which a ready sequence waits at most."""
+"""Batches of prompts that are left at most where a ready sequence waits for them."""
 
 
 class _Times(Struct):
     """Numbers of steps that were committed before an event.
 
     `arrived`: the sequence came. `ready`: all its known tokens but at most one had cells; 0: not
-    yet.
+    yet. It has `left` its burst with its first token beside no prompt of the burst.
     """
 
     arrived: int
     ready: int = 0
+    left: bool = False
 
 
 class BeginTogether:
@@ -49,8 +50,8 @@ class BeginTogether:
     def going(
         self, ready: collections.abc.Sequence[Sequence], prompts: collections.abc.Sequence[Sequence]
     ) -> list[Sequence] | None:
-        """In a burst, none: no stream runs, and every ready sequence has a mate among the prompts.
-        Replays have gained a token each, and other sequences may have."""
+        """In a burst, none: every ready sequence has a mate among the prompts, and is none of a
+        stream that has begun before."""
         if not prompts or n_pending(prompts) > self._most_awaited:
             return None
         waits = all(self._may_wait(seq) and self._has_mates(seq, prompts) for seq in ready)
@@ -77,6 +78,10 @@ class BeginTogether:
 
     def computed(self, plan: Plan) -> None:
         self._n_steps += 1
+        prompts = [work.sequence for work in plan.work if isinstance(work, Chunk)]
+        for work in plan.work:
+            if isinstance(work, Decode) and not self._has_mates(work.sequence, prompts):
+                self._times[work.sequence].left = True
         for sequence in plan.sequences:
             if sequence.n_pending <= 1 and not self._times[sequence].ready:
                 self._times[sequence].ready = self._n_steps
@@ -85,12 +90,15 @@ class BeginTogether:
         del self._times[sequence]
 
     def _may_wait(self, sequence: Sequence) -> bool:
-        return not self._on_device or sequence.n_gained <= (1 if sequence.spec.tokens else 0)
+        if not self._on_device:
+            return not self._times[sequence].left
+        return sequence.n_gained <= (1 if sequence.spec.tokens else 0)
 
     def _has_mates(self, sequence: Sequence, prompts: collections.abc.Iterable[Sequence]) -> bool:
         """Whether one of `prompts` came together with this one, and is not much longer."""
         ready = self._times[sequence].ready
-        # a CPU's step is long: who came during the one that made this ready came together with it
+        # a CPU's step is long: requests that came during the one that made this one ready came
+        # together with it
         latest = ready - 1 if self._on_device else ready
         most = LIKE * (len(sequence.tokens) - sequence.n_gained)
         return any(

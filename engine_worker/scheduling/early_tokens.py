@@ -9,7 +9,8 @@ computed (`BeginTogether`), the first one's token comes as late as the last one'
   little.
 - Where a prompt is longer than `LONG`, a sequence gains a token in each step from its first one on.
   Steps stay as large as without it, so that its stream trickles while long prompts are computed.
-- A longer rest of short prompts is waited for.
+- A longer rest of short prompts is waited for, unless a sequence of the burst has a token already:
+  a replay, or the first one, which was computed while the others arrived. Then all trickle.
 """
 
 import collections.abc

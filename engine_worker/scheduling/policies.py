@@ -109,7 +109,7 @@ def _turns(profile: Profile, max_running: int, costs: StepCosts) -> Turns:
     """Each of these decides within what those before it allow."""
     turns: Turns = AllAtOnce()
     if profile.one_a_pass:
-        turns = SingleTurns(turns)
+        turns = SingleTurns(turns, costs)
     turns = AdapterTurns(turns)
     turns = NewcomersFirst.over(turns, profile, max_running, costs)
     return turns

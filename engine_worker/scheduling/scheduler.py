@@ -198,7 +198,9 @@ class Scheduler:
         if any(seq.is_replay for seq in prompts):
             return room
         room = min(room, self._turns.most_tokens(self.batch_tokens))
-        return room if is_burst else min(room, self._budget.allowance(len(decoding.work)))
+        if is_burst and (decoding.n_ready or not decoding.work):
+            return room
+        return min(room, self._budget.allowance(len(decoding.work)))
 
     def _start(
         self, prompts: list[Sequence], budget: int, *, is_beside: bool

@@ -3,22 +3,30 @@
 from collections.abc import Iterable
 
 from engine_worker.scheduling.plan import Plan
+from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.scheduling.turns import Turns
 from engine_worker.text.sequence import Sequence
 from gpufc.ids import RequestNo
+from gpufc.protocol import MIN_CHUNK
 
 NO_TURN = RequestNo(-1)
+
+LONGEST_S = 0.25
+"""Of a step with a prompt: the next tokens of all other sequences come that much later."""
 
 
 class SingleTurns:
     """One sequence computes in each step: of those that `inner` allows, the next one by number.
 
     While a prompt is being computed, no sequence starts: it could wait for the prefix that this
-    prompt is about to have, and a step for it would be empty.
+    prompt is about to have, and a step for it would be empty. Beside other sequences a prompt has
+    steps of at most `LONGEST_S`.
     """
 
-    def __init__(self, inner: Turns) -> None:
+    def __init__(self, inner: Turns, costs: StepCosts) -> None:
         self._inner = inner
+        self._costs = costs
+        self._is_alone = True
         self._turn = self._last = NO_TURN
 
     def arrived(self, sequence: Sequence) -> None:
@@ -33,6 +41,7 @@ class SingleTurns:
         may = self._inner.of(known)
         if any(seq.slot is not None and not seq.is_decoding for seq in may):
             may = [seq for seq in may if seq.slot is not None]
+        self._is_alone = len(may) <= 1
         numbers = sorted(seq.request for seq in may)
         later = (number for number in numbers if number > self._last)
         self._turn = next(later, numbers[0] if numbers else NO_TURN)
@@ -41,7 +50,10 @@ class SingleTurns:
         return [seq for seq in self._inner.of(sequences) if seq.request == self._turn]
 
     def most_tokens(self, batch_tokens: int) -> int:
-        return self._inner.most_tokens(batch_tokens)
+        most = self._inner.most_tokens(batch_tokens)
+        if self._is_alone:
+            return most
+        return min(most, max(MIN_CHUNK, self._costs.tokens_within(LONGEST_S, batch_tokens)))
 
     def passed(self, plan: Plan, sequences: Iterable[Sequence]) -> None:
         """The next sequence has its turn."""

@@ -78,10 +78,17 @@ def test_prompts_that_come_during_the_first_step_are_of_the_same_burst() -> None
 
 
 def test_a_prompt_that_comes_later_stops_no_stream() -> None:
-    planner = burst(EARLY_S / (3 * N_PROMPT), n_prompts=2)
-    step(planner)
-    late = sequence(spec(9, prompt=N_PROMPT))
-    step(planner)
-    step(planner)
+    planner = burst(EARLY_S / (3 * N_PROMPT), n_prompts=3)
+    late = planner.waiting.pop()
+    for _ in range(4):
+        step(planner)
     planner.add(late)
-    assert [request for request, _, _ in step(planner)] == [0, 1]
+    assert [request for request, _, _ in step(planner)] == [0, 1, 2]
+
+
+def test_a_stream_that_was_preempted_comes_back_to_no_burst() -> None:
+    planner = burst(EARLY_S / (4 * N_PROMPT), n_prompts=3)
+    for _ in range(6):
+        step(planner)
+    planner.preempt(planner.running[-1])
+    assert [(request, output) for request, _, output in step(planner)][:2] == [(0, True), (1, True)]

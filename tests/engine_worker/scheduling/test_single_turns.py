@@ -7,7 +7,8 @@ from engine_worker.backend.fake.backend import FakeBackend, expected_tokens
 from engine_worker.backend.fake.vocabulary import tokenize
 from engine_worker.backend.port import Batch
 from engine_worker.scheduling.plan import Plan
-from engine_worker.scheduling.single_turns import SingleTurns
+from engine_worker.scheduling.single_turns import LONGEST_S, SingleTurns
+from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.scheduling.turns import AllAtOnce
 from gpufc.config import BackendKind, KvUnified, ModelConfig
 from tests.engine_worker.engine.engine_runs import EngineRun
@@ -17,7 +18,7 @@ NOTHING = Plan([], [], [])
 
 
 def test_each_sequence_has_a_step_in_turn() -> None:
-    turns = SingleTurns(AllAtOnce())
+    turns = SingleTurns(AllAtOnce(), StepCosts())
     sequences = [sequence(spec(number)) for number in (4, 2, 7)]
     steps = []
     for _ in range(6):
@@ -29,7 +30,7 @@ def test_each_sequence_has_a_step_in_turn() -> None:
 
 
 def test_a_sequence_that_has_ended_loses_its_turn() -> None:
-    turns = SingleTurns(AllAtOnce())
+    turns = SingleTurns(AllAtOnce(), StepCosts())
     one, other = sequence(spec(1)), sequence(spec(2))
     turns.settle([one, other])
     assert turns.of([one, other]) == [one]
@@ -77,3 +78,15 @@ def test_every_text_is_whole(
 
 def _fields(backend: FakeBackend) -> dict[str, object]:
     return {name: getattr(backend.facts, name) for name in backend.facts.__struct_fields__}
+
+
+def test_a_prompt_beside_others_has_steps_of_a_bounded_time() -> None:
+    costs = StepCosts()
+    for n_tokens in (1, 512):
+        costs.computed(n_tokens, n_tokens * LONGEST_S / 100)
+    turns = SingleTurns(AllAtOnce(), costs)
+    alone, other = sequence(spec(1, prompt=300)), sequence(spec(2))
+    turns.settle([alone])
+    assert turns.most_tokens(512) == 512
+    turns.settle([alone, other])
+    assert turns.most_tokens(512) == 100
