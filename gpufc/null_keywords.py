@@ -3,7 +3,10 @@ send them, such as `required`. Pure."""
 
 from typing import Any
 
-NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+NAMED = (
+    *("properties", "patternProperties", "$defs", "definitions"),
+    *("dependentSchemas", "dependencies"),
+)
 """Keywords that hold schemas by names of the client's own."""
 
 VALUES = ("const", "default", "example")
@@ -14,23 +17,28 @@ LISTS = ("enum", "examples")
 
 
 def without_null_keywords(schema: Any) -> Any:
-    """The schema without such keywords, at every level. Recurses: the caller bounds the nesting."""
-    match schema:
-        case dict():
-            return {
-                key: _value(key, value)
-                for key, value in schema.items()
-                if value is not None or key in VALUES
-            }
-        case list():
-            return [without_null_keywords(one) for one in schema]
-        case _:
-            return schema
-
-
-def _value(key: str, value: Any) -> Any:
-    if key in VALUES or key in LISTS:
-        return value
-    if key in NAMED and isinstance(value, dict):
-        return {name: without_null_keywords(one) for name, one in value.items()}
-    return without_null_keywords(value)
+    """The schema without such keywords, at every level. Recurses, one frame a level: the caller
+    bounds the nesting."""
+    if isinstance(schema, list):
+        members = []
+        for one in schema:
+            members.append(without_null_keywords(one))
+        return members
+    if not isinstance(schema, dict):
+        return schema
+    kept = {}
+    for key, value in schema.items():
+        if key in VALUES:
+            kept[key] = value
+        elif value is None:
+            continue
+        elif key in LISTS:
+            kept[key] = value
+        elif key in NAMED and isinstance(value, dict):
+            named = {}
+            for name, one in value.items():
+                named[name] = without_null_keywords(one)
+            kept[key] = named
+        else:
+            kept[key] = without_null_keywords(value)
+    return kept

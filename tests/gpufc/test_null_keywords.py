@@ -15,6 +15,10 @@ from gpufc.null_keywords import without_null_keywords
             {"properties": {"required": {"const": None}}},
         ),
         ({"$defs": {"a": {"title": None}}}, {"$defs": {"a": {}}}),
+        (
+            {"dependencies": {"enum": {"required": None}, "b": ["c"]}},
+            {"dependencies": {"enum": {}, "b": ["c"]}},
+        ),
         ({"properties": {"a": None}}, {"properties": {"a": None}}),
         ({"properties": None}, {}),
         (True, True),

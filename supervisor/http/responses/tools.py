@@ -185,7 +185,7 @@ def _names(table: ToolTable) -> _Names:
 
 def _allowed(given: dict[str, Any], known: _Names) -> AllowedTools:
     tools = given.get("tools")
-    mode = given.get("mode") or "auto"
+    mode = "auto" if given.get("mode") is None else given["mode"]
     if not isinstance(tools, list) or not all(isinstance(entry, dict) for entry in tools):
         raise InvalidRequest("allowed_tools needs a list of tools", param="tool_choice.tools")
     if mode not in ("auto", "required"):
@@ -193,7 +193,7 @@ def _allowed(given: dict[str, Any], known: _Names) -> AllowedTools:
     names = [
         _name(entry, known, f"tool_choice.tools[{index}]")
         for index, entry in enumerate(tools)
-        if (entry.get("type") or "function") in ("function", "custom")
+        if entry.get("type") in (None, "function", "custom")
     ]
     return AllowedTools(mode, [AllowedTool("function", ChosenFunction(name)) for name in names])
 

@@ -166,6 +166,8 @@ def test_a_choice_names_functions(given: Any, meant: Any) -> None:
         {"type": "function"},
         {"type": "allowed_tools", "tools": "f"},
         {"type": "allowed_tools", "mode": "never", "tools": []},
+        {"type": "allowed_tools", "mode": "", "tools": []},
+        {"type": "allowed_tools", "mode": False, "tools": []},
     ],
 )
 def test_a_choice_that_is_malformed_is_refused(given: dict[str, Any]) -> None:
