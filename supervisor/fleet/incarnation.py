@@ -146,8 +146,8 @@ class Incarnation:
 
     def worker_lost(self, worker: WorkerHandle, reason: ExitReason) -> None:
         if self.is_heard:
+            self._lost(self, reason)  # may announce a hot spare, which then gets streams at once
             self._tell(lambda listener: listener.worker_lost(worker, reason))
-            self._lost(self, reason)
         self._changed()
 
     def engine_proven(self, worker: WorkerHandle) -> None:

@@ -28,12 +28,14 @@ class Load(Struct):
 class Loads:
     """Every worker's load, and the least of them without a scan.
 
-    Invariant: `_with_room` and `_by_room` hold exactly the workers with room, `_by_quiet` all.
+    Invariant: `_with_room`, `_by_room` and `_by_prefill` hold exactly the workers with room,
+    `_by_quiet` all.
     """
 
     def __init__(self) -> None:
         self._loads: dict[Epoch, Load] = {}
         self._by_room = Ranking[tuple[int, int, bool, int]]()
+        self._by_prefill = Ranking[tuple[int, int, bool, int]]()
         self._by_quiet = Ranking[tuple[int, int]]()
         self._with_room: dict[Epoch, None] = {}
         self._turn = 0
@@ -67,6 +69,7 @@ class Loads:
         if self._loads.pop(worker, None) is not None:
             self._with_room.pop(worker, None)
             self._by_room.drop(worker)
+            self._by_prefill.drop(worker)
             self._by_quiet.drop(worker)
 
     def took(self, worker: Epoch, n_prefill: int = 0) -> None:
@@ -114,6 +117,13 @@ class Loads:
         """
         return self._by_room.first()
 
+    def soonest(self) -> Epoch | None:
+        """The worker with the fewest tokens to prefill among those with room; None if all are full.
+
+        Among equals the one with the fewest sequences, then as in `least`.
+        """
+        return self._by_prefill.first()
+
     def quietest(self) -> Epoch | None:
         """The worker with the fewest sequences, full ones included; among equals the one that was
         asked the longest ago."""
@@ -127,6 +137,8 @@ class Loads:
         if load.has_room:
             self._with_room.setdefault(worker, None)
             self._by_room.put(worker, (load.n_sequences, load.n_prefill, load.is_far, load.turn))
+            self._by_prefill.put(worker, (load.n_prefill, load.n_sequences, load.is_far, load.turn))
         else:
             self._with_room.pop(worker, None)
             self._by_room.drop(worker)
+            self._by_prefill.drop(worker)

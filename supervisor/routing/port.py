@@ -10,18 +10,20 @@ from supervisor.routing.prefix import prefix_of
 
 
 class Arrival:
-    """A sequence that needs a worker. Its prompt has been tokenized.
+    """A sequence that needs a worker. Its prompt has been tokenized. A client reads the answer of a
+    replay already.
 
     `n_tokens` have to be known to the engine before it generates. `shared_by` is what a cached
     prefix is shared by besides its tokens, such as the scope; with None no cached prefix is used.
     """
 
-    __slots__ = ("_prefix", "_shared_by", "_tokens", "n_tokens")
+    __slots__ = ("_prefix", "_shared_by", "_tokens", "is_replay", "n_tokens")
 
     def __init__(
         self, prompt: Tokens = (), n_generated: int = 0, shared_by: Hashable | None = None
     ) -> None:
         self.n_tokens = len(prompt) + n_generated
+        self.is_replay = n_generated > 0
         self._tokens = prompt
         self._shared_by = shared_by
         self._prefix: tuple[int, ...] | None = None

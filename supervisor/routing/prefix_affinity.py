@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 
 from gpufc.ids import Epoch
+from supervisor.routing.least_outstanding import least_for
 from supervisor.routing.loads import Load, Loads
 from supervisor.routing.port import Arrival
 
@@ -47,7 +48,7 @@ class PrefixAffinity:
             if fit:
                 return min(fit, key=lambda one: _rank(loads[one]))
             passed_over = holders
-        return least
+        return least_for(arrival, loads)
 
     def sent(self, arrival: Arrival, worker: Epoch) -> None:
         holders = self._holders

@@ -210,3 +210,15 @@ def test_a_longer_prompt_begins_with_the_hashes_of_its_prefix(
     whole = prefix_of(tokens + more, "a")
     assert whole[: len(tokens) // BLOCK_TOKENS] == prefix_of(tokens, "a")
     assert len(whole) == len(tokens + more) // BLOCK_TOKENS
+
+
+@pytest.mark.parametrize("name", [Routing.LEAST_OUTSTANDING, Routing.PREFIX_AFFINITY])
+def test_replays_go_where_the_fewest_tokens_wait(name: Routing) -> None:
+    router = router_of(name, n_workers=2, capacity=100)
+    for _ in range(20):  # the first worker has been at work for long, the second is a fresh spare
+        router.took(Epoch(1), Arrival(tuple(range(10))))
+        router.prefilled(Epoch(1), 10)
+    replays = [Arrival(tuple(range(n_tokens)), n_generated=1) for n_tokens in range(100, 140)]
+    chosen = Counter(start(router, replay) for replay in replays)
+    assert chosen == {Epoch(1): 20, Epoch(2): 20}
+    assert [start(router, Arrival(tuple(range(10)))) for _ in range(3)] == [Epoch(2)] * 3
