@@ -19,6 +19,10 @@ MOST = 3 * TIMES
 
 ATTEMPTS = 10
 
+RUNS = 3
+"""Of the larger input in an attempt; the smaller one has as much more as it is smaller. A single
+slow moment would make few short runs look long, and quadratic work linear."""
+
 
 def assert_linear(prepare: Callable[[int], Callable[[], object]], n: int) -> None:
     """Fail when work for `TIMES * n` items takes more than `MOST` times as long as that for `n`.
@@ -29,7 +33,7 @@ def assert_linear(prepare: Callable[[int], Callable[[], object]], n: int) -> Non
     small, large = prepare(n), prepare(TIMES * n)
     least = float("inf")
     for _ in range(ATTEMPTS):
-        least = min(least, _thread_s(large) / _thread_s(small))
+        least = min(least, _thread_s(large, RUNS) / _thread_s(small, RUNS * TIMES))
         if least <= MOST:
             return
     raise AssertionError(f"{TIMES} times as many items took at least {least:.1f} times as long")
@@ -53,11 +57,11 @@ def calls(work: Callable[[], object]) -> int:
     return n - 1  # the last call ends the count
 
 
-def _thread_s(work: Callable[[], object]) -> float:
-    """The processor time of the fastest of three runs."""
+def _thread_s(work: Callable[[], object], n_runs: int) -> float:
+    """The processor time of the fastest run."""
     took = []
     with _undisturbed():
-        for _ in range(3):
+        for _ in range(n_runs):
             began = time.thread_time()
             work()
             took.append(time.thread_time() - began)
