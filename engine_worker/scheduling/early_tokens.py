@@ -8,7 +8,8 @@ computed (`BeginTogether`), the first one's token comes as late as the last one'
   computes half of the rest: about half of the sequences begin with it, and the last ones wait for
   little.
 - Where a prompt is longer than `LONG`, a sequence gains a token in each step from its first one on.
-  Steps stay as large as without it, so that its stream trickles while long prompts are computed.
+  Steps are as large as `EARLY_S` permits, so that its stream trickles while long prompts are
+  computed.
 - A longer rest of short prompts is waited for, unless a sequence of the burst has a token already:
   a replay, or the first one, which was computed while the others arrived. Then all trickle.
 """
@@ -27,7 +28,10 @@ LONG = 512
 waits a little longer has an even stream."""
 
 LEAST_STEP = 128
-"""Tokens of a step. With fewer each token takes longer."""
+"""Tokens of a step of a short rest. With fewer each token takes longer."""
+
+LEAST_TRICKLE = 64
+"""The same of a longer rest, where few threads take `EARLY_S` for less."""
 
 
 class EarlyTokens:
@@ -55,9 +59,11 @@ class EarlyTokens:
         return going
 
     def most_tokens(self, prompts: collections.abc.Sequence[Sequence], batch_tokens: int) -> int:
-        if len(prompts) < 2 or not self._is_short(prompts):
+        if len(prompts) < 2:
             return self._inner.most_tokens(prompts, batch_tokens)
-        return max(LEAST_STEP, n_pending(prompts) // 2)
+        if self._is_short(prompts):
+            return max(LEAST_STEP, n_pending(prompts) // 2)
+        return max(LEAST_TRICKLE, self._costs.tokens_within(EARLY_S, batch_tokens))
 
     def shortened(
         self, chunks: list[Chunk], prompts: collections.abc.Sequence[Sequence]

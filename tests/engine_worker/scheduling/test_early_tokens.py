@@ -1,6 +1,6 @@
 """First tokens of a burst on a CPU come as soon as they can, where the rest of it is short."""
 
-from engine_worker.scheduling.early_tokens import EARLY_S, LEAST_STEP, LONG
+from engine_worker.scheduling.early_tokens import EARLY_S, LEAST_STEP, LEAST_TRICKLE, LONG
 from engine_worker.scheduling.scheduler import Scheduler
 from engine_worker.scheduling.step_costs import StepCosts
 from tests.engine_worker.scheduling.mixed_planner import add, scheduler, step
@@ -53,14 +53,20 @@ def test_where_the_rest_is_long_all_wait_until_it_is_short() -> None:
 
 def test_beside_long_prompts_streams_trickle_in_whole_batches() -> None:
     size = LONG + 1
-    planner = burst(2 * EARLY_S / size, n_prompts=4, batch_tokens=size, n_prompt=size)
-    assert [step(planner) for _ in range(5)] == [
+    planner = burst(EARLY_S / (size + 3), n_prompts=4, batch_tokens=size, n_prompt=size)
+    assert [step(planner) for _ in range(3)] == [
         [(0, size, True)],
         [(0, 1, True), (1, size - 1, False)],
         [(0, 1, True), (1, 1, True), (2, size - 2, False)],
-        [(0, 1, True), (1, 1, True), (2, 2, True), (3, size - 4, False)],
-        [(3, 4, True)],
     ]
+
+
+def test_a_slow_processor_has_smaller_steps_beside_a_trickle() -> None:
+    size = LONG + 1
+    planner = burst(EARLY_S / 100, n_prompts=2, batch_tokens=size, n_prompt=size)
+    assert [step(planner) for _ in range(2)] == [[(0, 100, False)], [(0, 100, False)]]
+    slower = burst(EARLY_S / 10, n_prompts=2, batch_tokens=size, n_prompt=size)
+    assert step(slower) == [(0, LEAST_TRICKLE, False)]
 
 
 def test_a_lone_prompt_has_whole_batches() -> None:
