@@ -52,7 +52,7 @@ def processor(machine: str) -> Host | None:
     found = MACHINE.fullmatch(machine)
     if found is None:
         return None
-    name = re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b", "", found["processor"])
+    name = re.sub(r"\((R|TM)\)|\b(CPU|Processor)\b|@.*", "", found["processor"])
     return Host(is_gpu=False, n_cores=int(found["cores"]), name=" ".join(name.split()))
 
 

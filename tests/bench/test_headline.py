@@ -89,6 +89,7 @@ def test_a_section_with_another_table_is_passed_over() -> None:
 def test_a_host_is_the_part_of_the_machine_that_its_file_measures() -> None:
     machine = f"{XEON}, 16 cores, 252 GiB, NVIDIA H200, 143771 MiB, NVIDIA H200, 143771 MiB"
     assert str(headline.processor(machine)) == "Intel Xeon, 16 cores"
+    assert str(headline.processor(f"{XEON} @ 2.80GHz, 2 cores, no GPU")) == "Intel Xeon, 2 cores"
     assert str(headline.gpu(machine)) == "NVIDIA H200"
     assert headline.gpu("AMD EPYC, 2 cores, 24 GiB, no GPU") is None
     assert headline.processor("unknown") is headline.gpu("unknown") is None
