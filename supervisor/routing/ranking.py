@@ -7,6 +7,9 @@ from gpufc.ids import Epoch
 
 KeyT = TypeVar("KeyT", bound=tuple[int, ...])
 
+LOOK_AFTER = 64
+"""Pushes after which the heap's size is looked at."""
+
 
 class Ranking(Generic[KeyT]):
     """Workers by their keys.
@@ -18,6 +21,7 @@ class Ranking(Generic[KeyT]):
     def __init__(self) -> None:
         self._keys: dict[Epoch, KeyT] = {}
         self._heap: list[tuple[KeyT, Epoch]] = []
+        self._n_pushed = 0
 
     def put(self, worker: Epoch, key: KeyT) -> None:
         """The worker's key from now on."""
@@ -25,7 +29,8 @@ class Ranking(Generic[KeyT]):
             return
         self._keys[worker] = key
         heapq.heappush(self._heap, (key, worker))
-        if len(self._heap) > 8 * len(self._keys) + 64:
+        self._n_pushed += 1
+        if self._n_pushed % LOOK_AFTER == 0 and len(self._heap) > 8 * len(self._keys):
             self._heap = [(key, one) for one, key in self._keys.items()]
             heapq.heapify(self._heap)
 
