@@ -50,8 +50,8 @@ class BeginTogether:
     def going(
         self, ready: collections.abc.Sequence[Sequence], prompts: collections.abc.Sequence[Sequence]
     ) -> list[Sequence] | None:
-        """In a burst, none: every ready sequence has a mate among the prompts, and is none of a
-        stream that has begun before."""
+        """In a burst, none: every ready sequence has a mate among the prompts, and no stream that
+        has left its burst is among them."""
         if not prompts or n_pending(prompts) > self._most_awaited:
             return None
         waits = all(self._may_wait(seq) and self._has_mates(seq, prompts) for seq in ready)
