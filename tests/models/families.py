@@ -75,6 +75,14 @@ EXPERT_KEYS: Keys = {
     "expert_feed_forward_length": EXPERT_FFN,
 }
 HEAD_KEYS: Keys = {"attention__key_length": HEAD, "attention__value_length": HEAD}
+DELTA_KEYS: Keys = {
+    "ssm__conv_kernel": CONV,
+    "ssm__inner_size": DELTA_STATE * DELTA_VALUE_HEADS,
+    "ssm__state_size": DELTA_STATE,
+    "ssm__time_step_rank": DELTA_VALUE_HEADS,
+    "ssm__group_count": DELTA_KEY_HEADS,
+}
+"""Of gated delta nets."""
 _NO_ATTENTION: Keys = {
     "attention__head_count": 0,
     "attention__head_count_kv": None,
@@ -231,11 +239,7 @@ def _qwen3next() -> Family:
         **EXPERT_KEYS,
         **HEAD_KEYS,
         expert_shared_feed_forward_length=EXPERT_FFN,
-        ssm__conv_kernel=CONV,
-        ssm__inner_size=DELTA_STATE * DELTA_VALUE_HEADS,
-        ssm__state_size=DELTA_STATE,
-        ssm__time_step_rank=DELTA_VALUE_HEADS,
-        ssm__group_count=DELTA_KEY_HEADS,
+        **DELTA_KEYS,
     )
     return Family("qwen3next", keys, whole(layer))
 

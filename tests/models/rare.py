@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from tests.models import layers, rare_layers
 from tests.models.families import (
+    DELTA_KEYS,
     EXPERT_KEYS,
     HEAD_KEYS,
     MAMBA_KEYS,
@@ -15,9 +16,6 @@ from tests.models.families import (
 )
 from tests.models.layers import (
     CONV,
-    DELTA_KEY_HEADS,
-    DELTA_STATE,
-    DELTA_VALUE_HEADS,
     EXPERT_FFN,
     FFN,
     HEAD,
@@ -160,11 +158,7 @@ def _qwen4exp() -> Family:
         **HEAD_KEYS,
         **_with_indexer(),
         expert_shared_feed_forward_length=EXPERT_FFN,
-        ssm__conv_kernel=CONV,
-        ssm__inner_size=DELTA_STATE * DELTA_VALUE_HEADS,
-        ssm__state_size=DELTA_STATE,
-        ssm__time_step_rank=DELTA_VALUE_HEADS,
-        ssm__group_count=DELTA_KEY_HEADS,
+        **DELTA_KEYS,
         hyper_connection__count=n_streams,
         hyper_connection__low_rank=rare_layers.LOW_RANK,
         rope__dimension_sections=[HEAD // 4] * 4,
