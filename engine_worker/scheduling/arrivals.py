@@ -11,7 +11,7 @@ import collections.abc
 
 from msgspec import Struct, structs
 
-from engine_worker.scheduling.pausing import n_pending
+from engine_worker.scheduling.pausing import Limits, n_pending
 from engine_worker.scheduling.plan import Chunk, Decode, Plan
 from engine_worker.text.sequence import Sequence
 
@@ -57,11 +57,16 @@ class BeginTogether:
         waits = all(self._may_wait(seq) and self._has_mates(seq, prompts) for seq in ready)
         return [] if waits else None
 
-    def most_tokens(self, prompts: collections.abc.Sequence[Sequence], batch_tokens: int) -> int:
-        return batch_tokens
+    def limits(
+        self, ready: collections.abc.Sequence[Sequence], prompts: collections.abc.Sequence[Sequence]
+    ) -> Limits:
+        return Limits()
 
     def shortened(
-        self, chunks: list[Chunk], prompts: collections.abc.Sequence[Sequence]
+        self,
+        chunks: list[Chunk],
+        ready: collections.abc.Sequence[Sequence],
+        prompts: collections.abc.Sequence[Sequence],
     ) -> list[Chunk]:
         """A chunk leaves the last token of its prompt while mates have more left."""
         done = {chunk.sequence for chunk in chunks if chunk.is_last}

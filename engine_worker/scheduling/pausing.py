@@ -1,10 +1,18 @@
 """The port for policies for bursts, which may let sequences wait that could gain a token. Pure."""
 
 import collections.abc
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from engine_worker.scheduling.plan import Chunk, Plan
 from engine_worker.text.sequence import Sequence
+
+
+class Limits(NamedTuple):
+    """The most prompts of a step, and the most tokens of them; None: as many as there is room
+    for."""
+
+    prompts: int | None = None
+    tokens: int | None = None
 
 
 class Pausing(Protocol):
@@ -21,12 +29,18 @@ class Pausing(Protocol):
         for its `prompts`: it is not kept short for these sequences. None where there is none."""
         ...
 
-    def most_tokens(self, prompts: collections.abc.Sequence[Sequence], batch_tokens: int) -> int:
-        """The most tokens of prompts in a step of a burst."""
+    def limits(
+        self, ready: collections.abc.Sequence[Sequence], prompts: collections.abc.Sequence[Sequence]
+    ) -> Limits:
+        """Of a step of a burst. Here and in `shortened`, `ready` are all sequences that `going` was
+        asked about."""
         ...
 
     def shortened(
-        self, chunks: list[Chunk], prompts: collections.abc.Sequence[Sequence]
+        self,
+        chunks: list[Chunk],
+        ready: collections.abc.Sequence[Sequence],
+        prompts: collections.abc.Sequence[Sequence],
     ) -> list[Chunk]:
         """The chunks of a step of a burst; a chunk may become shorter, to end before its last
         token."""
@@ -52,11 +66,16 @@ class NeverPause:
     ) -> list[Sequence] | None:
         return None
 
-    def most_tokens(self, prompts: collections.abc.Sequence[Sequence], batch_tokens: int) -> int:
-        return batch_tokens
+    def limits(
+        self, ready: collections.abc.Sequence[Sequence], prompts: collections.abc.Sequence[Sequence]
+    ) -> Limits:
+        return Limits()
 
     def shortened(
-        self, chunks: list[Chunk], prompts: collections.abc.Sequence[Sequence]
+        self,
+        chunks: list[Chunk],
+        ready: collections.abc.Sequence[Sequence],
+        prompts: collections.abc.Sequence[Sequence],
     ) -> list[Chunk]:
         return chunks
 
@@ -68,5 +87,11 @@ class NeverPause:
 
 
 def n_pending(prompts: collections.abc.Iterable[Sequence]) -> int:
-    """Known tokens without cells, of all these."""
-    return sum([prompt.n_pending for prompt in prompts])
+    """Known tokens that have to be computed, of all these: without cells, and no prefix of a
+    waiting one that others have."""
+    return sum([_n_pending(prompt) for prompt in prompts])
+
+
+def _n_pending(prompt: Sequence) -> int:
+    n_tokens = prompt.n_pending
+    return n_tokens if prompt.slot is not None else max(1, n_tokens - prompt.n_shared)

@@ -11,7 +11,7 @@ from itertools import islice
 
 from engine_worker.kv.radix_tree import n_common
 from engine_worker.kv.slots import Slots
-from engine_worker.scheduling.pausing import Pausing
+from engine_worker.scheduling.pausing import Limits, Pausing
 from engine_worker.scheduling.plan import Chunk, Decode, Decoding, Plan
 from engine_worker.scheduling.prefill_budget import PrefillBudget
 from engine_worker.scheduling.step_shape import StepShape
@@ -68,6 +68,8 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait for its turn."""
+        found = self.slots.match(sequence)
+        sequence.n_shared = 0 if found is None else found.n_tokens
         self._pausing.arrived(sequence)
         self._turns.arrived(sequence)
         self.waiting.append(sequence)
@@ -96,12 +98,13 @@ class Scheduler:
         fed = self._fed_singly(ready)
         prompts = self._prompts(fed)
         going = self._pausing.going(ready, prompts)
+        limits = Limits()
         if going is not None:
-            ready, fed = going, self._fed_singly(going)
-        decoding = self._shape.decoding(ready, fed)
-        room = self._room(decoding, prompts, is_burst=going is not None)
-        chosen, started = self._start(prompts, room, is_beside=bool(decoding.work))
-        chunks = chosen if going is None else self._pausing.shortened(chosen, prompts)
+            fed, limits = self._fed_singly(going), self._pausing.limits(ready, prompts)
+        decoding = self._shape.decoding(ready if going is None else going, fed)
+        room = self._room(decoding, prompts, limits.tokens, is_burst=going is not None)
+        chosen, started = self._start(prompts, room, limits.prompts, is_beside=bool(decoding.work))
+        chunks = chosen if going is None else self._pausing.shortened(chosen, ready, prompts)
         chunks = self._shape.levelled(chunks, chosen)
         self.slots.settle()
         edits = self.slots.take_edits()
@@ -190,11 +193,14 @@ class Scheduler:
         found = [s for s in startable if s.slot is None or not (s.is_decoding or s in fed)]
         return sorted(found, key=_length)
 
-    def _room(self, decoding: Decoding, prompts: list[Sequence], *, is_burst: bool) -> int:
-        """Prompt tokens for the step. Replays are not paced: their clients see them stand still."""
+    def _room(
+        self, decoding: Decoding, prompts: list[Sequence], most: int | None, *, is_burst: bool
+    ) -> int:
+        """Prompt tokens for the step, `most` of a burst. Replays are not paced: their clients see
+        them stand still."""
         room = self._shape.room(self.batch_tokens, decoding)
-        if is_burst:
-            room = min(room, self._pausing.most_tokens(prompts, self.batch_tokens))
+        if most is not None:
+            room = min(room, most)
         if any(seq.is_replay for seq in prompts):
             return room
         room = min(room, self._turns.most_tokens(self.batch_tokens))
@@ -203,7 +209,7 @@ class Scheduler:
         return min(room, self._budget.allowance(len(decoding.work)))
 
     def _start(
-        self, prompts: list[Sequence], budget: int, *, is_beside: bool
+        self, prompts: list[Sequence], budget: int, most_prompts: int | None, *, is_beside: bool
     ) -> tuple[list[Chunk], list[Started]]:
         """The chunks of a step; waiting sequences among them start. `is_beside`: streams run."""
         chunks: list[Chunk] = []
@@ -213,6 +219,8 @@ class Scheduler:
             count = self._shape.next_chunk(sequence, chunks, most)
             if count and sequence.scores_prompt and _scores_any(chunks):
                 count = 0  # the spare rows of logits are those of one prompt
+            if len(chunks) == most_prompts:
+                count = 0
             if not count or (sequence.slot is None and self._awaits_prefix(sequence)):
                 sequence.n_steps_waited += 1
                 continue

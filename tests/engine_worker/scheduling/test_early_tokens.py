@@ -1,6 +1,11 @@
-"""First tokens of a burst on a CPU come as soon as they can, where the rest of it is short."""
+"""Half of the first tokens of a burst on a CPU come early, where the rest of it is short."""
 
-from engine_worker.scheduling.early_tokens import EARLY_S, LEAST_STEP, LEAST_TRICKLE, LONG
+from engine_worker.scheduling.early_tokens import (
+    LEAST_TRICKLE,
+    LONG,
+    PAUSE_S,
+    TRICKLE_S,
+)
 from engine_worker.scheduling.scheduler import Scheduler
 from engine_worker.scheduling.step_costs import StepCosts
 from tests.engine_worker.scheduling.mixed_planner import add, scheduler, step
@@ -10,50 +15,85 @@ N_PROMPT = 100
 
 
 def burst(
-    token_s: float, *, n_prompts: int, batch_tokens: int = 512, n_prompt: int = N_PROMPT
+    token_s: float,
+    *,
+    n_prompts: int,
+    batch_tokens: int = 512,
+    n_prompt: int = N_PROMPT,
+    tokens: tuple[int, ...] = (),
 ) -> Scheduler:
     """Prompts that have arrived, each token of which takes so long."""
-    costs = StepCosts()
-    for n_tokens in (1, batch_tokens):
-        costs.computed(n_tokens, token_s * n_tokens)
-    planner = scheduler(n_prompts, n_prompts, batch_tokens, costs)
-    add(planner, *(sequence(spec(number, prompt=n_prompt)) for number in range(n_prompts)))
+    planner = quiet(token_s, n_prompts, batch_tokens)
+    numbers = range(n_prompts)
+    add(planner, *(sequence(spec(n, prompt=n_prompt, tokens=tokens)) for n in numbers))
     return planner
 
 
-def test_a_sequence_has_its_first_token_at_once_and_waits_before_the_second() -> None:
-    planner = burst(EARLY_S / (3 * N_PROMPT), n_prompts=3)
-    assert [step(planner) for _ in range(4)] == [
-        [(0, N_PROMPT, True), (1, 50, False)],
-        [(1, 50, True), (2, 78, False)],
-        [(2, 22, True)],
-        [(0, 1, True), (1, 1, True), (2, 1, True)],
+def quiet(token_s: float, max_running: int, batch_tokens: int) -> Scheduler:
+    costs = StepCosts()
+    for n_tokens in (1, batch_tokens):
+        costs.computed(n_tokens, token_s * n_tokens)
+    return scheduler(max_running, max_running + 1, batch_tokens, costs)
+
+
+def test_the_first_half_has_its_first_token_early_and_waits_before_the_second() -> None:
+    planner = burst(PAUSE_S / (8 * N_PROMPT), n_prompts=8)
+    assert [step(planner) for _ in range(3)] == [
+        [(number, N_PROMPT, True) for number in range(4)],
+        [(number, N_PROMPT, True) for number in range(4, 8)],
+        [(number, 1, True) for number in range(8)],
     ]
 
 
-def test_a_step_computes_half_of_what_is_left_and_no_few_tokens() -> None:
-    planner = burst(EARLY_S / (8 * N_PROMPT), n_prompts=8)
-    sizes = [sum(count for _, count, _ in step(planner)) for _ in range(5)]
-    assert sizes == [400, 200, LEAST_STEP, 800 - 400 - 200 - LEAST_STEP, 8]
+def test_the_other_half_begins_together() -> None:
+    planner = burst(PAUSE_S / (8 * N_PROMPT), n_prompts=8, batch_tokens=250)
+    assert [step(planner) for _ in range(5)] == [
+        [(0, N_PROMPT, True), (1, N_PROMPT, True), (2, 50, False)],
+        [(2, 50, True), (3, N_PROMPT, True)],
+        [(4, N_PROMPT - 1, False), (5, N_PROMPT - 1, False), (6, 50, False)],
+        [(6, 50, True), (7, N_PROMPT, True)],
+        [(number, 1, True) for number in range(8)],
+    ]
+
+
+def test_replays_go_on_as_soon_as_they_can() -> None:
+    planner = burst(PAUSE_S / (9 * N_PROMPT), n_prompts=8, batch_tokens=250, tokens=(97,))
+    size = N_PROMPT + 1
+    done = [step(planner) for _ in range(3)]
+    assert done[2] == [(4, size, True), (5, size, True), (6, 250 - 2 * size, False)]
+
+
+def test_a_prefix_that_others_have_is_no_part_of_the_rest() -> None:
+    planner = quiet(PAUSE_S / (6 * N_PROMPT), 6, 512)
+    prefix = tuple(97 + at % 26 for at in range(2 * N_PROMPT))
+    first = sequence(spec(0, prompt=(*prefix, 50)))
+    add(planner, first)
+    step(planner)
+    planner.finish(first)
+    add(planner, *(sequence(spec(n, prompt=(*prefix, 50 + n))) for n in range(1, 7)))
+    assert [output for *_, output in step(planner)] == [True, True, True]
 
 
 def test_where_the_rest_is_long_all_wait_until_it_is_short() -> None:
-    planner = burst(EARLY_S / N_PROMPT, n_prompts=3, batch_tokens=N_PROMPT)
-    steps = [step(planner) for _ in range(5)]
-    assert [any(output for *_, output in done) for done in steps] == [
-        False,
-        False,
-        True,
-        True,
-        True,
-    ]
-    assert {request for request, _, output in steps[2] if output} == {0, 1}
-    assert steps[4] == [(0, 1, True), (1, 1, True), (2, 1, True)]
+    batch = 50
+    planner = burst(TRICKLE_S / batch, n_prompts=6, batch_tokens=batch)
+    n_short = round(PAUSE_S / TRICKLE_S * batch)
+    done = [step(planner) for _ in range(14)]
+    left = 6 * N_PROMPT
+    for chunks in done:
+        if any(output for *_, output in chunks):
+            break
+        left -= sum(count for _, count, _ in chunks)
+    n_held = 6  # at most; each has one token left
+    assert N_PROMPT < left <= n_short + n_held
+    begun = [sum(output for *_, output in chunks) for chunks in done]
+    assert begun[-1] == 6
+    assert sum(begun[:-2]) == 3
 
 
 def test_beside_long_prompts_streams_trickle_in_whole_batches() -> None:
     size = LONG + 1
-    planner = burst(EARLY_S / (size + 3), n_prompts=4, batch_tokens=size, n_prompt=size)
+    planner = burst(TRICKLE_S / (size + 3), n_prompts=4, batch_tokens=size, n_prompt=size)
     assert [step(planner) for _ in range(3)] == [
         [(0, size, True)],
         [(0, 1, True), (1, size - 1, False)],
@@ -63,19 +103,19 @@ def test_beside_long_prompts_streams_trickle_in_whole_batches() -> None:
 
 def test_a_slow_processor_has_smaller_steps_beside_a_trickle() -> None:
     size = LONG + 1
-    planner = burst(EARLY_S / 100, n_prompts=2, batch_tokens=size, n_prompt=size)
+    planner = burst(TRICKLE_S / 100, n_prompts=2, batch_tokens=size, n_prompt=size)
     assert [step(planner) for _ in range(2)] == [[(0, 100, False)], [(0, 100, False)]]
-    slower = burst(EARLY_S / 10, n_prompts=2, batch_tokens=size, n_prompt=size)
+    slower = burst(TRICKLE_S / 10, n_prompts=2, batch_tokens=size, n_prompt=size)
     assert step(slower) == [(0, LEAST_TRICKLE, False)]
 
 
 def test_a_lone_prompt_has_whole_batches() -> None:
-    planner = burst(EARLY_S / (2 * N_PROMPT), n_prompts=1, batch_tokens=N_PROMPT)
+    planner = burst(PAUSE_S / (2 * N_PROMPT), n_prompts=1, batch_tokens=N_PROMPT)
     assert step(planner) == [(0, N_PROMPT, True)]
 
 
 def test_prompts_that_come_during_the_first_step_are_of_the_same_burst() -> None:
-    planner = burst(EARLY_S / (4 * N_PROMPT), n_prompts=3)
+    planner = burst(PAUSE_S / (4 * N_PROMPT), n_prompts=3)
     others = [planner.waiting.pop() for _ in range(2)]
     assert step(planner) == [(0, N_PROMPT, True)]
     for other in others:
@@ -84,7 +124,7 @@ def test_prompts_that_come_during_the_first_step_are_of_the_same_burst() -> None
 
 
 def test_a_prompt_that_comes_later_stops_no_stream() -> None:
-    planner = burst(EARLY_S / (3 * N_PROMPT), n_prompts=3)
+    planner = burst(PAUSE_S / (3 * N_PROMPT), n_prompts=3)
     late = planner.waiting.pop()
     for _ in range(4):
         step(planner)
@@ -93,7 +133,7 @@ def test_a_prompt_that_comes_later_stops_no_stream() -> None:
 
 
 def test_a_stream_that_was_preempted_comes_back_to_no_burst() -> None:
-    planner = burst(EARLY_S / (4 * N_PROMPT), n_prompts=3)
+    planner = burst(PAUSE_S / (4 * N_PROMPT), n_prompts=3)
     for _ in range(6):
         step(planner)
     planner.preempt(planner.running[-1])
