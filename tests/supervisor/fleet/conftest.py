@@ -1,7 +1,10 @@
 """A fleet over children that misbehave, and a listener that remembers."""
 
 import asyncio
+import os
 import random
+import select
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -32,6 +35,20 @@ QUICK = Timings(
 )
 """A Python child on a busy machine has the time to say hello and to dump its stacks. Rungs that a
 misbehaving child lets pass are short."""
+
+
+LIMIT_S = 60.0
+"""A process that has not ended by then will not end."""
+
+
+def end(pid: int) -> None:
+    """Kill a process and block this thread, the loop's, until the process has ended."""
+    pidfd = os.pidfd_open(pid)
+    try:
+        os.kill(pid, signal.SIGKILL)
+        assert select.select([pidfd], [], [], LIMIT_S)[0]
+    finally:
+        os.close(pidfd)
 
 
 class Recorder:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from msgspec import structs
 
 from gpufc.config import BackendKind, Config, ModelConfig
 from gpufc.errors import EngineUnavailable, NotFound
@@ -24,11 +25,18 @@ from supervisor.fleet.ladder import Timings
 from supervisor.fleet.port import ConditionStatus, WorkerHandle
 from supervisor.runtime_dir import RuntimeDir
 from tests.leaks import nothing_leaks
-from tests.supervisor.fleet.conftest import Recorder, Started, StartFleet
+from tests.supervisor.fleet.conftest import (
+    LIMIT_S,
+    QUICK,
+    Recorder,
+    Started,
+    StartFleet,
+    end,
+)
 
 WRONG_VERSION = f"protocol {PROTOCOL_VERSION + 1}, the front {PROTOCOL_VERSION}"
-LIMIT_S = 60.0
-"""A process that has not ended by then will not end."""
+PATIENT = structs.replace(QUICK, shutdown_s=60.0)
+"""A Python child on a busy machine has the time to end when it is asked to."""
 TURNS_TO_NOTICE = 5
 """Of the event loop: the pidfd is readable, the runner takes its event and handles it."""
 
@@ -208,16 +216,6 @@ async def test_a_kill_is_noticed_in_the_loops_next_turns_and_repaired(start: Sta
     assert {reason.reason for reason in started.listener.lost} == {Reason.KILLED}
 
 
-def end(pid: int) -> None:
-    """Kill a process and block this thread, the loop's, until the process has ended."""
-    pidfd = os.pidfd_open(pid)
-    try:
-        os.kill(pid, signal.SIGKILL)
-        assert select.select([pidfd], [], [], LIMIT_S)[0]
-    finally:
-        os.close(pidfd)
-
-
 async def test_sending_to_a_dead_worker_does_nothing(start: StartFleet) -> None:
     started = await start("ready")
     worker = await started.until_ready()
@@ -241,7 +239,7 @@ async def test_restart_limit_latches_failed_and_restart_clears_it(start: StartFl
 
 @pytest.mark.parametrize("now", [False, True])
 async def test_restart_replaces_the_process(start: StartFleet, now: bool) -> None:
-    started = await start("ready")
+    started = await start("ready", timings=PATIENT)
     await started.until_ready()
     before = started.status
     await started.fleet.restart(WorkerName("default-0"), now=now)
@@ -282,8 +280,7 @@ async def test_stop_leaves_nothing(start: StartFleet, behaviour: str) -> None:
 
 
 async def test_stop_now_overtakes_a_patient_stop(start: StartFleet) -> None:
-    patient = Timings(shutdown_s=60.0)
-    started = await start("ignores_all", timings=patient)
+    started = await start("ignores_all", timings=PATIENT)
     await started.until_ready()
     first = asyncio.create_task(started.fleet.stop())
     await started.until_state("stopping")
@@ -345,7 +342,7 @@ async def test_twenty_restarts_leak_nothing(start: StartFleet) -> None:
 async def test_the_real_worker_with_a_scripted_backend(runtime: RuntimeDir) -> None:
     listener = Recorder()
     config = Config(models={"default": ModelConfig(backend=BackendKind.FAKE)})
-    fleet = Fleet(config, runtime, listener)
+    fleet = Fleet(config, runtime, listener, timings=PATIENT)
     started = Started(fleet, listener, runtime)
     await fleet.start()
     try:

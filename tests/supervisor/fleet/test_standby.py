@@ -18,7 +18,7 @@ from supervisor.fleet.port import SpareStatus
 from supervisor.fleet.standby import BESIDE_S, Spare, SparePool
 from supervisor.runtime_dir import RuntimeDir
 from tests.leaks import nothing_leaks
-from tests.supervisor.fleet.conftest import CHILD, Started, StartFleet
+from tests.supervisor.fleet.conftest import CHILD, Started, StartFleet, end
 from tests.supervisor.fleet.test_hung_workers import (  # noqa: F401
     StartReal,
     generate,
@@ -65,8 +65,8 @@ async def test_a_dead_spare_is_not_handed_out(start: StartFleet) -> None:
     started = await start("ready", standby=Standby.WARM)
     await started.until_ready()
     spare = await warm_spare(started)
-    os.kill(spare.pid, signal.SIGKILL)
-    os.kill(started.status.pid, signal.SIGKILL)  # both ends are noticed in the same turn
+    end(spare.pid)
+    end(started.status.pid)  # the loop notices both ends in the same turn
     await started.until_ready(2)
     assert started.status.pid != spare.pid
     assert started.status.restarts == 1
