@@ -12,6 +12,7 @@ from gpufc.config import OnError, PluginConfig
 from gpufc.framing import frame
 from supervisor.plugins import messages as m
 from supervisor.plugins.link import Link
+from supervisor.plugins.process import PluginProcess
 from tests.supervisor.dispatch.fakes import text_of, until
 from tests.supervisor.plugins.conftest import plugged, sample
 
@@ -67,15 +68,23 @@ async def test_other_requests_do_not_notice_a_plugin_that_is_passed_over(tmp_pat
         assert texts == [text_of(f"prompt {n}") for n in range(4)]
 
 
-@pytest.mark.parametrize(
-    ("fault", "timeout_s"), [("hang", 0.3), ("die", 20.0), ("flood", 20.0), ("raise", 20.0)]
-)
-async def test_only_the_call_that_a_plugin_had_begun_fails(
-    tmp_path: Path, fault: str, timeout_s: float
-) -> None:
+async def until_out_of_time(plugin: PluginProcess, text: str) -> None:
+    """Wait until a plugin is to answer the call with this text, and let its time be over."""
+
+    def is_first() -> bool:
+        return bool(plugin._open) and text.encode() in plugin._open[0].message
+
+    await until(is_first)
+    plugin._open[0].since -= plugin.config.timeout_s
+    plugin._look()
+
+
+@pytest.mark.parametrize("fault", ["hang", "die", "flood", "raise"])
+async def test_only_the_call_that_a_plugin_had_begun_fails(tmp_path: Path, fault: str) -> None:
     """The calls of other requests stand behind it: the next process answers them, in time."""
-    bad = sample("faulty", fault=fault, only=f"[{sum(b'poison')}.")
-    plugins = [structs.replace(bad, timeout_s=timeout_s), sample("seen", file=str(tmp_path / "f"))]
+    poison = f"[{sum(b'poison')}."
+    bad = sample("faulty", fault=fault, only=poison)
+    plugins = [bad, sample("seen", file=str(tmp_path / "f"))]
     async with plugged(tmp_path, *plugins, slots=20) as front:
         front.worker.auto = False
         prompts = [*(f"good {n}" for n in range(6)), "poison", *(f"fine {n}" for n in range(6))]
@@ -83,6 +92,8 @@ async def test_only_the_call_that_a_plugin_had_begun_fails(
         await until(lambda: len(front.worker.active) == len(prompts))
         front.worker.auto = True
         front.worker.go()
+        if fault == "hang":
+            await until_out_of_time(front.plugins.chain.plugins[0], poison)
         answers = dict(zip(prompts, await asyncio.gather(*asked), strict=True))
         refused = answers.pop("poison")
         assert (refused.status, refused.error["message"]) == (500, "The plugin faulty failed")
