@@ -27,7 +27,7 @@ from gpufc.protocol import (
 
 EPOCH = Epoch(7)
 STEP = Step(EPOCH, 3, (Delta(RequestNo(5), 2, (40, 41), "ab"),))
-WAIT_MS = 10_000
+WAIT_MS = 60_000
 
 
 class Front:

@@ -13,6 +13,7 @@ from engine_worker.disposable import Child
 from engine_worker.prompts.conversation import Conversation
 from engine_worker.prompts.template_process import TemplateRenderer
 from gpufc.errors import EngineUnavailable, InvalidRequest
+from gpufc.proc_stat import stat_fields
 
 
 def said(content: str, *, add_generation_prompt: bool = True) -> Conversation:
@@ -44,6 +45,14 @@ def start() -> Iterator[Start]:
 
 def is_gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
+
+
+def runs(pid: int) -> bool:
+    """Whether a process, of whatever parent, has neither ended nor been reaped."""
+    try:
+        return stat_fields(pid)[0] != b"Z"
+    except OSError:
+        return False
 
 
 def held_by(pid: int | str) -> set[str]:
@@ -187,9 +196,8 @@ def test_a_looping_child_dies_with_its_parent() -> None:
     process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     child = int(process.stdout.readline())
-    stat = Path(f"/proc/{child}/stat")
-    until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "R")
+    until(lambda: stat_fields(child)[0] == b"R")
     process.kill()
     process.wait()
     process.stdout.close()
-    until(lambda: is_gone(child) or " Z " in stat.read_text(), timeout_s=30.0)
+    until(lambda: not runs(child))
