@@ -52,12 +52,19 @@ class Ending:
         await asyncio.to_thread(wait_for, drains, why="it drains")
 
     async def until_it_generates(self, n_running: int) -> None:
-        def holds() -> bool:
-            status = self.running.status()
-            has_begun = status["tokens"]["generated_total"] > 3 * n_running
-            return status["requests"]["running"] == n_running and has_begun
+        """Wait until so many streams, whose tasks were made just now, have tokens. None ends before
+        the last one is there: the worker stands meanwhile."""
 
-        await asyncio.to_thread(wait_for, holds, why=f"{n_running} streams run")
+        def are_there() -> bool:
+            requests = self.running.status()["requests"]
+            return bool(requests["running"] + requests["waiting"] == n_running)
+
+        def have_tokens() -> bool:
+            return bool(self.running.status()["tokens"]["generated_total"] > 3 * n_running)
+
+        with self.running.paused():
+            await asyncio.to_thread(wait_for, are_there, why=f"{n_running} streams are there")
+        await asyncio.to_thread(wait_for, have_tokens, why="they have tokens")
 
 
 def start(tmp_path: Path, timeout_s: float, **more: str) -> Any:
