@@ -143,9 +143,10 @@ def _content(client: Client, index: int) -> str:
 
 @pytest.mark.parametrize("streamed", [True, False])
 async def test_without_any_client_and_through_a_kill_it_gets_its_answer(
-    running: Service, streamed: bool
+    running: Service, streamed: bool, tmp_path: Path
 ) -> None:
-    prompt, gains = f"alone {streamed}", Gains(running)
+    once = tmp_path / "killed"
+    prompt, gains = f"[[kill@{N_TOKENS // 2} once={once}]]alone {streamed}", Gains(running)
     body = {"prompt": prompt, "max_tokens": N_TOKENS, "stream": streamed}
     headers = {"Idempotency-Key": prompt}
     url = f"{running.url}/v1/completions"
@@ -158,7 +159,6 @@ async def test_without_any_client_and_through_a_kill_it_gets_its_answer(
         for left in await asyncio.gather(task, return_exceptions=True):
             if isinstance(left, aiohttp.ClientResponse):
                 left.close()
-        await asyncio.to_thread(running.kill_worker)
         await asyncio.to_thread(
             wait_for,
             lambda: gains.of("requests", "succeeded_total") == (1,),
@@ -168,6 +168,7 @@ async def test_without_any_client_and_through_a_kill_it_gets_its_answer(
         for _ in range(2):
             async with session.post(url, json=body, headers=headers) as response:
                 answers.append(await response.read())
+    assert once.exists()
     assert answers[0] == answers[1]
     if streamed:
         client = Client(running.url, prompt)

@@ -26,13 +26,11 @@ async def test_a_request_is_followed_by_its_id_over_a_worker_s_death(tmp_path: P
     environ |= {"GPUFC_FAKE_SCRIPT": "step_ms=20"}
     with service(tmp_path / "run", environ=environ) as running:
         async with aiohttp.ClientSession() as http:
-            body = {"prompt": "open sesame", "max_tokens": N_TOKENS, "stream": True}
+            prompt = f"[[kill@20 once={tmp_path / 'killed'}]] open sesame"
+            body = {"prompt": prompt, "max_tokens": N_TOKENS, "stream": True}
             async with http.post(f"{running.url}/v1/completions", json=body) as response:
                 request_id = response.headers["X-Request-Id"]
-                await response.content.readline()
-                running.kill_worker()
-                async for _ in response.content:
-                    pass
+                await response.read()
         logs = running.runtime.logs
 
         def seen(log: str) -> list[str]:
