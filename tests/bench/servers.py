@@ -5,7 +5,6 @@ A server lives for one scenario of one round, so that only one is loaded at a ti
 
 import contextlib
 import os
-import socket
 import ssl
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from msgspec import Struct
 
 from gpufc.errors import StartError
 from tests.endings import unwound
+from tests.ports import free_port
 
 START_S = 120.0
 STOP_S = 20.0
@@ -182,7 +182,7 @@ class Running:
 def running(server: Server, setting: Setting) -> Iterator[Running]:
     """Run a server, from readiness on. Raises `StartError`."""
     with unwound(), tempfile.TemporaryDirectory(prefix="gb", dir="/tmp") as name:
-        folder, port = Path(name), _free_port()
+        folder, port = Path(name), free_port()
         log = folder / "out"
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -210,12 +210,6 @@ def _clean_environment() -> dict[str, str]:
     """This environment without variables that configure gpufc or llama-server."""
     prefixes = ("GPUFC_", "LLAMA_ARG_")
     return {key: value for key, value in os.environ.items() if not key.startswith(prefixes)}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _wait_until_ready(alive: Running, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -31,6 +31,7 @@ from supervisor.fabric.messages import (
     PullModelResult,
     RequestNewProxyConn,
 )
+from tests.ports import free_port
 
 CLIENT_ID = bytes.fromhex("00112233445566778899aabbccddeeff")
 
@@ -94,7 +95,8 @@ class ControlServer:
         self.broker.set()
         self.answers_status = True
         self.accepts_login = True
-        self.port = self.proxy_port = 0
+        self.port = free_port()
+        self.proxy_port = 0 if proxy_tls is None else free_port()
         self.n_connections = 0
         self._parked: dict[bytes, asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
         self._parked = {}
@@ -111,17 +113,15 @@ class ControlServer:
         await self.stop()
 
     async def listen(self) -> None:
-        """Listen, on the same ports as before if it has listened."""
+        """Listen, on the same ports each time."""
         control = await asyncio.start_server(
             self._control, "127.0.0.1", self.port, ssl=self._tls, backlog=100
         )
         self._servers = [control]
-        self.port = control.sockets[0].getsockname()[1]
         if self._proxy_tls is not None:
             proxy = await asyncio.start_server(
                 self._proxied, "127.0.0.1", self.proxy_port, ssl=self._proxy_tls
             )
-            self.proxy_port = proxy.sockets[0].getsockname()[1]
             self._servers.append(proxy)
 
     async def stop(self) -> None:
