@@ -9,7 +9,14 @@ from gpufc.errors import Overloaded
 from gpufc.protocol import Delta, FinishReason, Step
 from supervisor.dispatch.dispatcher import Occupancy
 from supervisor.dispatch.recovery import MAX_EXCUSED_KILLS, MAX_FRUITLESS_REPLAYS
-from tests.supervisor.dispatch.fakes import FAILED, FakeFleet, FakeWorker, text_of, until
+from tests.supervisor.dispatch.fakes import (
+    FAILED,
+    FakeFleet,
+    FakeWorker,
+    generates,
+    text_of,
+    until,
+)
 from tests.supervisor.http.conftest import running
 
 QUICK = LimitsConfig(first_byte_s=0.02, keepalive_comment_s=0.02)
@@ -142,7 +149,8 @@ async def test_clients_without_keys_are_told_apart_by_their_addresses() -> None:
         worker.auto = True
         worker.go()
         assert await reader.readuntil(text_of("other").encode())
-        assert service.dispatcher.occupancy.waiting >= 8
+        begun = [bytes(one.prompt_tokens) for one in generates(worker.sent)]
+        assert b"other" in begun[:3]
         assert [(await answer).status for answer in many] == [200] * 10
         writer.close()
 
