@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from tests.integration.fake_service import complete, fake_text, joined, stream
-from tests.service import Service, wait_for
+from tests.service import Gains, Service, wait_for
 
 POISON = "[[tokenize:segv]]"
 
@@ -19,11 +19,11 @@ def running(plain: Service) -> Service:
 async def test_a_prompt_that_crashes_the_tokenizer_is_convicted_and_no_stream_is(
     running: Service,
 ) -> None:
-    epoch = running.worker()["epoch"]
+    epoch, gains = running.worker()["epoch"], Gains(running)
     async with aiohttp.ClientSession() as session:
         honest = asyncio.create_task(stream(session, running.url, "a story", max_tokens=600))
         await asyncio.to_thread(
-            wait_for, lambda: running.worker()["sequences_running"] == 1, why="the stream runs"
+            wait_for, lambda: gains.of("tokens", "generated_total") > (3,), why="the stream runs"
         )
         status, body, _ = await complete(session, running.url, POISON)
         assert (status, body["error"]["code"]) == (500, "engine_crash_suspect")

@@ -7,6 +7,7 @@ equality with `fake_text` is the whole check.
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Iterator
 
 import aiohttp
@@ -17,7 +18,7 @@ from tests.integration.fake_service import fake_text, joined, stream
 from tests.machines import Cluster, cluster
 from tests.service import wait_for
 
-N_TOKENS = 80
+N_TOKENS = 200
 N_STREAMS = 8
 
 
@@ -45,7 +46,7 @@ def running(shared: Cluster) -> Cluster:
 
 async def strike(running: Cluster, machine: str, do: str) -> list[str]:
     """Let streams run on both machines, strike one in the middle, and return the texts."""
-    pids = running.ready()
+    pids, began = running.ready(), time.time()
     async with aiohttp.ClientSession() as session:
         streams = [
             asyncio.create_task(
@@ -53,7 +54,7 @@ async def strike(running: Cluster, machine: str, do: str) -> list[str]:
             )
             for n in range(N_STREAMS)
         ]
-        await asyncio.to_thread(wait_for, lambda: _both_compute(running), 60.0, "both compute")
+        await until_both_compute(running, began)
         host = running.hosts[machine]
         match do:
             case "kill the worker":
@@ -69,9 +70,11 @@ async def strike(running: Cluster, machine: str, do: str) -> list[str]:
         return [joined(await one) for one in streams]
 
 
-def _both_compute(running: Cluster) -> bool:
-    rows = running.workers()
-    return sum(row["sequences_running"] > 0 for row in rows) == 2
+async def until_both_compute(running: Cluster, began: float) -> None:
+    """Wait until both workers have computed since then. A look that comes late misses nothing."""
+    await asyncio.to_thread(
+        wait_for, lambda: len(running.front.stepped_since(began)) == 2, why="both compute"
+    )
 
 
 def expected() -> list[str]:
@@ -115,7 +118,7 @@ async def test_a_host_that_is_told_to_end_is_drained_first(running: Cluster) -> 
 
 
 async def test_a_drained_machine_loses_no_stream(running: Cluster) -> None:
-    n_streams, n_tokens = 50, 120
+    n_streams, n_tokens, began = 50, 120, time.time()
     async with aiohttp.ClientSession() as session:
         streams = [
             asyncio.create_task(
@@ -123,7 +126,7 @@ async def test_a_drained_machine_loses_no_stream(running: Cluster) -> None:
             )
             for n in range(n_streams)
         ]
-        await asyncio.to_thread(wait_for, lambda: _both_compute(running), 60.0, "both compute")
+        await until_both_compute(running, began)
         drain = running.front.control.drain_host("b", undo=False)
         events = await asyncio.to_thread(list, drain)
         texts = [joined(await one) for one in streams]
@@ -144,12 +147,13 @@ async def test_a_join_file_works_once(running: Cluster) -> None:
 
 async def test_an_upgrade_loses_no_stream_of_the_machines(running: Cluster) -> None:
     """Whether the workers go on or start anew depends on the hosts' lease."""
+    began = time.time()
     async with aiohttp.ClientSession() as session:
         streams = [
             asyncio.create_task(stream(session, running.front.url, f"upgrade {n}", max_tokens=200))
             for n in range(N_STREAMS)
         ]
-        await asyncio.to_thread(wait_for, lambda: _both_compute(running), 60.0, "both compute")
+        await until_both_compute(running, began)
         await asyncio.to_thread(list, running.front.control.upgrade())
         texts = [joined(await one) for one in streams]
     assert texts == [fake_text(f"upgrade {n}", 200) for n in range(N_STREAMS)]
