@@ -137,7 +137,9 @@ async def test_the_front_serves_on_after_ten_kills_and_leaks_nothing(running: Se
                 descriptors = front.num_fds()
     assert running.process.poll() is None
     assert gains.restarts() == 10
-    assert front.num_fds() <= descriptors + 2
+    await asyncio.to_thread(
+        wait_for, lambda: front.num_fds() <= descriptors + 2, why="no descriptor is left open"
+    )
     # template processes of dead workers: the front looks for them now and then
     await asyncio.to_thread(wait_for, lambda: not zombies(front), why="all are reaped")
 
@@ -188,5 +190,5 @@ def test_the_idle_front_is_light_and_a_stop_leaves_nothing_behind(own: Service) 
     children = own.front.children(recursive=True)
     own.process.send_signal(signal.SIGTERM)
     assert own.process.wait() == 0
-    assert not any(map(lives, children))
+    wait_for(lambda: not any(map(lives, children)), why="its processes have ended")
     assert list(own.runtime.path.glob("*.sock")) == []
