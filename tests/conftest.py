@@ -52,6 +52,15 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["PYTHONOPTIMIZE"] = "1"
 
 
+def pytest_sessionfinish() -> None:
+    """Close the files that llama.cpp's bindings open at their import and leave open. Python would
+    warn of them after the last test."""
+    bindings = sys.modules.get("llama_cpp._utils")
+    for name in ("outnull_file", "errnull_file"):
+        if (file := getattr(bindings, name, None)) is not None:
+            file.close()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """Without collections of garbage, which would look at thousands of tests again and again."""
