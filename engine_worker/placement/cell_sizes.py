@@ -25,6 +25,19 @@ _BLOCK_BYTES = {
 }
 """ggml/src/ggml.c, type_traits."""
 
+ONE_MIXER = frozenset({"nemotron_h", "nemotron_h_moe"})
+"""Architectures of which a layer has a state, or attention, or a feed-forward network alone."""
+
+DRAFTING = frozenset(
+    {
+        *("bailingmoe2", "cohere2moe", "deepseek2", "deepseek32", "dots3note", "exaone-moe"),
+        *("exaone4", "glm-dsa", "glm4", "glm4moe", "glm5-next", "hy_v3", "mimo2"),
+        *("qwen3next", "qwen35", "qwen35moe", "step35"),
+    }
+)
+"""Architectures whose last layers may draft further tokens. A context that does not draft makes no
+cells for them."""
+
 INDEXED_RATIO = 4
 """DeepSeek 4 has an indexer for the layers that compress so many tokens into a cell."""
 
@@ -38,15 +51,28 @@ def cell_bytes(
     """
     key, value = _head_sizes(header)
     is_latent = _is_latent(header)
-    no_keys = header.state_layers - header.key_layers
+    no_cells = _without_cells(header, len(kv_heads))
     most = max(kv_heads, default=0)
     found = []
     for layer, n_heads in enumerate(kv_heads):
         n_kept = most if padded and (n_heads or not header.state_layers) else n_heads
         n_values = 0 if is_latent else n_kept * value
         own = packed(n_heads * key, type_k) + packed(n_values, type_v)
-        found.append(0 if layer in no_keys else own + _beside(header, layer, type_k, type_v))
+        found.append(0 if layer in no_cells else own + _beside(header, layer, type_k, type_v))
     return tuple(found)
+
+
+def _without_cells(header: GgufHeader, n_layers: int) -> frozenset[int]:
+    """The layers for which llama.cpp makes no cells, whatever heads the header gives them."""
+    arch = header.architecture
+    found = header.state_layers - header.key_layers
+    if arch in ONE_MIXER:
+        widths = header.per_layer(f"{arch}.feed_forward_length", n_layers, 0)
+        found |= {layer for layer, width in enumerate(widths) if width}
+    n_drafting = header.number(f"{arch}.nextn_predict_layers")
+    if arch in DRAFTING and n_drafting < n_layers:
+        found |= frozenset(range(n_layers - n_drafting, n_layers))
+    return found
 
 
 def compressed_caches(

@@ -95,7 +95,7 @@ MAMBA_KEYS: Keys = {
     "ssm__state_size": STATE,
     "ssm__time_step_rank": RANK,
 }
-_MAMBA2: Keys = MAMBA_KEYS | {
+MAMBA2_KEYS: Keys = MAMBA_KEYS | {
     "ssm__state_size": MAMBA2_STATE,
     "ssm__time_step_rank": MAMBA2_HEADS,
     "ssm__group_count": 1,
@@ -188,7 +188,7 @@ def _mamba() -> Family:
 
 
 def _mamba2() -> Family:
-    keys = plain_keys(**_NO_ATTENTION, **_MAMBA2, feed_forward_length=0)
+    keys = plain_keys(**_NO_ATTENTION, **MAMBA2_KEYS, feed_forward_length=0)
     return Family("mamba2", keys, whole(lambda _: mamba2()))
 
 

@@ -7,6 +7,7 @@ from tests.models.families import (
     DELTA_KEYS,
     EXPERT_KEYS,
     HEAD_KEYS,
+    MAMBA2_KEYS,
     MAMBA_KEYS,
     WINDOW,
     Family,
@@ -87,6 +88,51 @@ def _plamo2() -> Family:
     more = MAMBA_KEYS | {"ssm__time_step_rank": MAMBA2_HEADS, "ssm__group_count": 0}
     keys = plain_keys(**HEAD_KEYS, **more, attention__head_count_kv=heads_of(1, 3))
     return Family("plamo2", keys, whole(layer))
+
+
+def _nemotron_h() -> Family:
+    """A layer is a state, attention, or a feed-forward network, whatever heads the header names."""
+    n_ffn = [0, FFN, 0, FFN]
+    network: list[Tensor] = [
+        ("attn_norm.weight", (WIDTH,), "norm"),
+        ("ffn_up.weight", (WIDTH, FFN), "matrix"),
+        ("ffn_down.weight", (FFN, WIDTH), "matrix"),
+    ]
+
+    def layer(at: int) -> list[Tensor]:
+        if n_ffn[at]:
+            return network
+        return layers.mamba2() if at == 0 else attention()
+
+    keys = plain_keys(
+        **MAMBA2_KEYS,
+        **HEAD_KEYS,
+        attention__layer_norm_epsilon=1e-5,
+        attention__head_count_kv=heads_of(1, 2),
+        feed_forward_length=n_ffn,
+    )
+    return Family("nemotron_h", keys, whole(layer))
+
+
+def _glm4moe() -> Family:
+    """The last layer drafts a further token."""
+
+    def layer(at: int) -> list[Tensor]:
+        bias: Tensor = ("exp_probs_b.bias", (N_EXPERTS,), "bias")
+        mixed = [*rare_layers.shared_experts(), bias] if at else feed_forward()
+        return attention(post_norm=True) + [one for one in mixed if one[0] != "ffn_norm.weight"]
+
+    keys = plain_keys(
+        **EXPERT_KEYS,
+        **HEAD_KEYS,
+        block_count=N_LAYERS + 1,
+        expert_shared_count=1,
+        leading_dense_block_count=1,
+        nextn_predict_layers=1,
+    )
+    drafting = [*layer(N_LAYERS), *rare_layers.next_token()]
+    last = [(f"blk.{N_LAYERS}.{name}", sizes, how) for name, sizes, how in drafting]
+    return Family("glm4moe", keys, [*whole(layer), *last])
 
 
 def _with_indexer(**changes: int) -> dict[str, int]:
@@ -225,6 +271,8 @@ RARE: dict[str, Callable[[], Family]] = {
     "minimax-01": _minimax_01,
     "deci": _deci,
     "plamo2": _plamo2,
+    "nemotron-h": _nemotron_h,
+    "glm4moe": _glm4moe,
     "minimax-m3": _minimax_m3,
     "glm-dsa": _glm_dsa,
     "qwen4exp": _qwen4exp,

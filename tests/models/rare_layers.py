@@ -77,6 +77,15 @@ def shared_experts() -> list[Tensor]:
     return [one for one in experts(shared=True) if one[0] != "ffn_gate_inp_shexp.weight"]
 
 
+def next_token() -> list[Tensor]:
+    """The beginning and the end of a layer that drafts a further token."""
+    return [
+        ("nextn.eh_proj.weight", (2 * WIDTH, WIDTH), "matrix"),
+        *((f"nextn.{name}.weight", (WIDTH,), "norm") for name in ("enorm", "hnorm")),
+        ("nextn.shared_head_norm.weight", (WIDTH,), "norm"),
+    ]
+
+
 def indexer(n_heads: int = INDEX_HEADS) -> list[Tensor]:
     """What chooses the cells that queries attend to: projections and norms of its own keys."""
     return [

@@ -9,12 +9,13 @@ def header(
     *,
     state_layers: frozenset[int] = frozenset(),
     key_layers: frozenset[int] = frozenset(),
+    architecture: str = "llama",
     **metadata: Value,
 ) -> GgufHeader:
-    """A llama's; `attention__head_count` stands for `llama.attention.head_count`."""
-    named = {f"llama.{key.replace('__', '.')}": value for key, value in metadata.items()}
+    """`attention__head_count` stands for `llama.attention.head_count`."""
+    named = {f"{architecture}.{key.replace('__', '.')}": value for key, value in metadata.items()}
     return GgufHeader(
-        metadata={"general.architecture": "llama", **named},
+        metadata={"general.architecture": architecture, **named},
         n_tensors=1,
         tensor_bytes=tensor_bytes or {},
         header_bytes=0,

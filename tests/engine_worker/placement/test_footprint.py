@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from engine_worker.placement.footprint import Footprint, footprint
@@ -97,6 +99,35 @@ def test_a_layer_with_a_state_and_no_keys_has_no_cells() -> None:
     assert model.cell_bytes == (0, 0, 0, 2 * 512 * 2)
     assert model.state_bytes == (4 * (3 * (4096 + 2 * 16 * 128) + 128 * 4096),) * 3 + (0,)
     assert model.device_state_bytes(2) == model.state_bytes[2]
+
+
+NEMOTRON_H: dict[str, Any] = {
+    "state_layers": frozenset({0}),
+    "key_layers": frozenset({2}),
+    "block_count": 4,
+    "embedding_length": 64,
+    "attention__head_count": 4,
+    "attention__head_count_kv": (0, 2, 2, 0),
+    "feed_forward_length": (0, 128, 0, 128),
+}
+
+
+def test_a_layer_that_is_a_feed_forward_network_alone_has_no_cells() -> None:
+    hybrid = footprint(header(architecture="nemotron_h", **NEMOTRON_H))
+    assert hybrid.cell_bytes == (0, 0, 2 * 32 * 2, 0)
+    assert all(footprint(header(architecture="falcon-h1", **NEMOTRON_H)).cell_bytes[1:3])
+
+
+@pytest.mark.parametrize(("n_drafting", "n_with_cells"), [(0, 30), (1, 29), (30, 30)])
+def test_layers_that_draft_have_no_cells_unless_there_are_no_others(
+    n_drafting: int, n_with_cells: int
+) -> None:
+    each = 3 * (64 + 64) * 2
+    model = footprint(header(architecture="glm4moe", **SMOLLM2, nextn_predict_layers=n_drafting))
+    assert model.cell_bytes == (each,) * n_with_cells + (0,) * (30 - n_with_cells)
+    # of other architectures llama.cpp makes cells for all layers
+    kept = footprint(header(architecture="bailingmoe3", **SMOLLM2, nextn_predict_layers=n_drafting))
+    assert kept.cell_bytes == (each,) * 30
 
 
 def test_without_flash_attention_each_head_has_a_score_for_each_cell() -> None:
