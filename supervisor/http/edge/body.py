@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from mmap import mmap
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from aiohttp import HttpVersion, web
 from msgspec import structs
@@ -18,7 +18,7 @@ from msgspec import structs
 from gpufc.config import LimitsConfig
 from gpufc.errors import InvalidRequest, RequestTimeout, RequestTooLarge, UnsupportedMediaType
 from supervisor.http.edge.body_budget import SMALL_BYTES, BodyBudget
-from supervisor.http.edge.body_cost import weigh
+from supervisor.http.edge.body_cost import Cost, weigh
 from supervisor.http.edge.context import services
 from supervisor.http.edge.long_strings import LEAST_BYTES, Stretch, decode_in_steps
 from supervisor.http.edge.values import decode
@@ -43,6 +43,18 @@ UNTYPED = ("/api/",)
 """The beginnings of paths whose clients may leave a body's type out: Ollama does not look at it."""
 
 
+class Weighed(NamedTuple):
+    """The memory of a body's values, and its parts that take long to decode: the stretches of it
+    that are inside a long string, and whether there are many values."""
+
+    n_bytes: int
+    stretches: Sequence[Stretch] = ()
+    has_many_values: bool = False
+
+
+LIGHT = Weighed(0)
+
+
 class Bodies:
     """All bodies of the front: their budget, that of large answers, and the thread that decodes
     large bodies."""
@@ -55,9 +67,9 @@ class Bodies:
     async def decode_large(self, body: Body, kind: type[T], holding: "Holding") -> T:
         """Raises `RequestError` or msgspec's errors."""
         loop = asyncio.get_running_loop()
-        n_bytes, stretches = await loop.run_in_executor(self._thread, _weighed, body)
-        holding.more(n_bytes)
-        decoded = await loop.run_in_executor(self._thread, _decode, body, kind, stretches)
+        weighed = await loop.run_in_executor(self._thread, _weighed, body)
+        holding.more(weighed.n_bytes)
+        decoded = await loop.run_in_executor(self._thread, _decode, body, kind, weighed)
         # the decoder held the interpreter, and the next step holds it
         await asyncio.sleep(BREATH_S)
         return decoded
@@ -248,31 +260,28 @@ def _free(body: Body) -> None:
             body.close()
 
 
-def _weighed(body: Body) -> tuple[int, list[Stretch]]:
-    """The memory of the body's values, and the long stretches of it that are inside a string.
-
-    Raises `InvalidRequest` for too many values.
-    """
-    n_bytes = 0
+def _weighed(body: Body) -> Weighed:
+    """Raises `InvalidRequest` for too many values."""
+    cost = Cost()
     stretches: list[Stretch] = []
     end = 0
     for cost in weigh(body):
         if cost.is_too_much:
             raise InvalidRequest("The body has too many values")
-        n_bytes = cost.n_bytes
         if cost.is_inside and stretches and stretches[-1][1] == end:
             stretches[-1] = (stretches[-1][0], cost.end)
         elif cost.is_inside:
             stretches.append((end, cost.end))
         end = cost.end
         _let_others_have_the_interpreter()
-    return n_bytes, [one for one in stretches if one[1] - one[0] >= LEAST_BYTES]
+    long = [one for one in stretches if one[1] - one[0] >= LEAST_BYTES]
+    return Weighed(cost.n_bytes, long, cost.is_much)
 
 
-def _decode(body: Body, kind: type[T], stretches: Sequence[Stretch] = ()) -> T:
-    if not stretches:
+def _decode(body: Body, kind: type[T], weighed: Weighed = LIGHT) -> T:
+    if not (weighed.stretches or weighed.has_many_values):
         return decode(body, kind)
-    return decode_in_steps(body, stretches, kind, _let_others_have_the_interpreter)
+    return decode_in_steps(body, weighed.stretches, kind, _let_others_have_the_interpreter)
 
 
 def _let_others_have_the_interpreter() -> None:

@@ -22,6 +22,8 @@ ESCAPES = 16
 """So many escapes in strings cost as much as one array element."""
 MOST = 500_000
 """Largest cost of a body. An array element takes about 25 ns."""
+MUCH = 100_000
+"""Cost from which a body is decoded in steps."""
 VALUE_BYTES = 40
 """Roughly the memory of one decoded element: a slot and a small object."""
 
@@ -52,6 +54,10 @@ class Cost(Struct, frozen=True):
         """An estimate of their memory once decoded, without strings of ASCII. Another string is
         kept in characters of one width, and as UTF-8, which a message to a worker asks for."""
         return VALUE_BYTES * self.elements + self.width * self.n_chars
+
+    @property
+    def is_much(self) -> bool:
+        return self.elements > MUCH
 
     @property
     def is_too_much(self) -> bool:

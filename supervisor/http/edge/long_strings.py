@@ -1,4 +1,4 @@
-"""Decodes a JSON text with very long strings in steps. Pure.
+"""Decodes a JSON text in steps, the inside of very long strings apart. Pure.
 
 A decoder holds the interpreter until it has read the whole text, in whatever thread it runs: some
 20 ms for a string of megabytes with escapes or other characters than ASCII. So the inside of such a
@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from supervisor.http.edge.many_values import decode_in_parts
 from supervisor.http.edge.values import converted, decode, without_mark
 
 T = TypeVar("T")
@@ -61,8 +62,10 @@ def _in_steps(
         short += text[end:start] + f"{mark}{len(contents)}.".encode()
         contents.append(content)
         end = at
-    short += text[end:]
-    whole = _filled(msgspec.json.decode(without_mark(short)), mark, contents, between)
+    rest = short + text[end:] if stretches else text
+    whole = decode_in_parts(without_mark(rest), between)
+    if stretches:
+        whole = _filled(whole, mark, contents, between)
     between()
     return converted(whole, kind)
 

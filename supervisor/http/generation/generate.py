@@ -10,7 +10,7 @@ from gpufc.protocol import LogprobsWanted, Prompt, TextPrompt, Tokens
 from supervisor.dispatch.request import GenerationRequest, ReadingOf, plain
 from supervisor.dispatch.stream import ResponseStream
 from supervisor.http.edge import access_log
-from supervisor.http.edge.body import BODY_DIGEST
+from supervisor.http.edge.body import BODY_DIGEST, let_loop_go_on
 from supervisor.http.edge.context import (
     PRINCIPAL,
     REQUEST_ID,
@@ -61,6 +61,7 @@ async def generate(
 
     When the client leaves, the handler is cancelled, and with it the request unless it is durable.
     """
+    await let_loop_go_on(request)
     wish = read_headers(request, streamed=bool(body.stream))
     biases = await _biases(request, body)
     predicted = await _predicted(request, body, asked)

@@ -92,9 +92,10 @@ def history(messages: list[Message]) -> tuple[ChatMessage, ...]:
         if turn.role == "tool":
             results.append(_of_call(turn, calls, names, len(results)))
             continue
-        turns += _in_order(results, calls)
-        results, calls = [], turn.tool_calls
-        names = {call.id: call.name for call in calls}
+        if results or calls or turn.tool_calls:
+            turns += _in_order(results, calls)
+            results, calls = [], turn.tool_calls
+            names = {call.id: call.name for call in calls}
         turns.append(turn)
     turns += _in_order(results, calls)
     return tuple(turns)

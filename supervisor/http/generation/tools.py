@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -119,7 +120,7 @@ class ToolChoiceObject(Struct, frozen=True):
 ToolChoice = str | ToolChoiceObject
 
 
-class OfferedTools(Struct, frozen=True):
+class OfferedTools(Struct, frozen=True, dict=True):
     """The functions that the model is told of, and the types of tools that were left out.
 
     With `must_call` the answer is a call, of the function `named` if there is one.
@@ -164,7 +165,7 @@ class OfferedTools(Struct, frozen=True):
             return 1
         return MAX_CALLS if self.must_call else None
 
-    @property
+    @cached_property
     def json(self) -> str:
         """The definitions as templates want them; empty without any."""
         if not self.functions:

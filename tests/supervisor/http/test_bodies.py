@@ -22,6 +22,7 @@ from supervisor.http.edge import body, body_cost
 from supervisor.http.edge.body import CHUNKED_BYTES
 from supervisor.http.edge.body_budget import BodyBudget
 from supervisor.http.edge.body_cost import CONTAINER, ESCAPES, MEMBER, STRING, weigh
+from supervisor.http.generation import generate, validation
 from supervisor.http.ollama import chat as ollama_chat
 from supervisor.http.responses import handlers
 from tests.supervisor.dispatch.fakes import until
@@ -227,8 +228,8 @@ def test_a_body_with_a_wide_character_counts_the_width_of_all(
 ) -> None:
     text = char + "a" * 300 * KIB
     sent = bytearray(json.dumps({"prompt": text}, ensure_ascii=ascii_only), "utf-8")
-    n_bytes, _ = body._weighed(sent)
-    plain, _ = body._weighed(bytearray(json.dumps({"prompt": "a"}), "utf-8"))
+    n_bytes = body._weighed(sent).n_bytes
+    plain = body._weighed(bytearray(json.dumps({"prompt": "a"}), "utf-8")).n_bytes
     assert n_bytes - plain == pytest.approx(width * len(text), abs=100)
 
 
@@ -319,6 +320,41 @@ async def test_the_loop_goes_on_between_the_steps_of_a_large_request(
     events.clear()
     await service.post(path, body_of("a"))
     assert events == ["asked", "another turn"]
+
+
+ACCEPTED: list[tuple[str, Callable[[str], object]]] = [
+    ("/v1/chat/completions", lambda text: {"messages": [USER | {"content": text}]}),
+    ("/v1/completions", lambda text: {"prompt": text}),
+    *((path, body_of) for path, _, _, body_of in TRANSLATED),
+]
+
+
+@pytest.mark.parametrize(("path", "body_of"), ACCEPTED)
+async def test_a_large_request_is_accepted_in_a_turn_of_its_own(
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+    body_of: Callable[[str], object],
+) -> None:
+    """Its message to the worker is made and sent in it."""
+    events: list[str] = []
+    translate, accept = validation.max_tokens, generate.accepted
+
+    def translated(*args: Any) -> Any:
+        asyncio.get_running_loop().call_soon(events.append, "another turn")
+        return translate(*args)
+
+    def accepted(*args: Any) -> Any:
+        events.append("accepted")
+        return accept(*args)
+
+    monkeypatch.setattr(validation, "max_tokens", translated)
+    monkeypatch.setattr(generate, "accepted", accepted)
+    await service.post(path, body_of("a" * 100 * KIB))
+    assert events == ["another turn", "accepted"]
+    events.clear()
+    await service.post(path, body_of("a"))
+    assert events == ["accepted", "another turn"]
 
 
 async def test_the_loop_goes_on_between_the_parts_of_a_body_in_tiny_chunks(

@@ -29,13 +29,13 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def in_steps(text: bytes, kind: Any = Any) -> tuple[Any, int]:
     """The value, and the number of stretches that were cut out."""
-    _, stretches = body._weighed(bytearray(text))
+    stretches = body._weighed(bytearray(text)).stretches
     return decode_in_steps(text, stretches, kind, lambda: None), len(stretches)
 
 
 def read(text: bytes, kind: Any = Any) -> Any:
     """The value, as a large body is read."""
-    return body._decode(bytearray(text), kind, body._weighed(bytearray(text))[1])
+    return body._decode(bytearray(text), kind, body._weighed(bytearray(text)))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -138,11 +138,11 @@ def test_a_long_string_is_there_once_besides_its_utf8(monkeypatch: pytest.Monkey
     """CPython needs the width of the widest character for each, twice while it makes UTF-8."""
     monkeypatch.undo()
     text = bytearray('{"content": "🙂%s"}' % ("a" * (3 << 20)), "utf-8")
-    stretches = body._weighed(text)[1]
-    assert stretches
+    weighed = body._weighed(text)
+    assert weighed.stretches
     tracemalloc.start()
     try:
-        found = body._decode(text, Typed, stretches)
+        found = body._decode(text, Typed, weighed)
         kept, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -1,0 +1,51 @@
+"""Decodes a JSON text with very many values in steps. Pure.
+
+A decoder holds the interpreter until it has read the whole text, in whatever thread it runs. So a
+large array or object is first split into the texts of its items, which makes no values, and each of
+them is decoded by itself.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+LEAST_BYTES = 64 * 1024
+"""Of an array or object that is split, and of the items that are decoded in one step."""
+MOST_LEVELS = 4
+"""So deep a body is split: the blocks of a message in a list of messages. Each level reads the text
+once more."""
+
+_LOOK_BYTES = 64
+_OBJECT = re.compile(rb"\s*\{")
+_NESTED = re.compile(rb"\s*\[\s*[\[{]")
+"""An array of arrays or objects. One of plain values is not split: its items are many and small."""
+
+
+def decode_in_parts(text: Any, between: Callable[[], object], levels: int = MOST_LEVELS) -> Any:
+    """The value of a text in bytes, without a type; `between` is called between steps. Raises
+    msgspec's errors."""
+    beginning = bytes(memoryview(text)[:_LOOK_BYTES])
+    if not levels or memoryview(text).nbytes < LEAST_BYTES:
+        return msgspec.json.decode(text)
+    if _OBJECT.match(beginning):
+        fields = msgspec.json.decode(text, type=dict[str, Raw])
+        between()
+        return {name: decode_in_parts(part, between, levels - 1) for name, part in fields.items()}
+    if not _NESTED.match(beginning):
+        return msgspec.json.decode(text)
+    return _items(msgspec.json.decode(text, type=list[Raw]), between, levels - 1)
+
+
+def _items(parts: list[Raw], between: Callable[[], object], levels: int) -> list[Any]:
+    items = []
+    n_bytes = LEAST_BYTES
+    for part in parts:
+        if n_bytes >= LEAST_BYTES:
+            between()
+            n_bytes = 0
+        items.append(decode_in_parts(part, between, levels))
+        n_bytes += memoryview(part).nbytes
+    return items
