@@ -240,14 +240,18 @@ class Worker:
             guide=compiler.guide,
         )
         engine = self._engine
+
+        def is_idle() -> bool:
+            return engine.progress.phase is EnginePhase.IDLE
+
         self._gate = Gate(
             compiler,
             engine.inbox.put,
             self._channel.send,
-            lambda: engine.progress.phase is EnginePhase.IDLE,
+            is_idle,
             (engine.breakers,),
         )
-        prompts.start(_thread)
+        prompts.start(_thread, is_idle)
         if backend.facts.generates:  # else there is no constraint to compile
             _thread("gate", self._gate.run)
         facts = msgspec.structs.replace(

@@ -48,6 +48,10 @@ WARM_UP_S = 2.0
 """After it has nothing to do for so long, the second lane starts its template process: not while
 the streams of a worker that died wait for this one."""
 
+MOST_WARM_UP_WAITS = 30
+"""So often it waits again while the engine computes: on few cores the start of a process takes as
+much from the streams as three of their steps."""
+
 OPENING_TOKENS = 16
 """Enough for the longest marker that a template opens a model's reasoning with."""
 
@@ -103,8 +107,9 @@ class PromptService:
             self.template_error = err.message
         self._first_renderer = renderer
 
-    def start(self, start_thread: StartThread) -> None:
-        """Start a thread for each lane."""
+    def start(self, start_thread: StartThread, is_idle: Callable[[], bool]) -> None:
+        """Start a thread for each lane. `is_idle` tells that the engine computes nothing."""
+        self._is_idle = is_idle
         before = threading.stack_size(STACK_BYTES)
         try:
             for lane in Lane:
@@ -146,12 +151,14 @@ class PromptService:
             self._backend.facts, self._tokenizer, self._backend.template(RANK_TEMPLATE), apart
         )
         helps = False
+        n_waits = 0
         while True:
             task = self._queue.take(lane, _patience_s(lane, helps), helps=helps)
             if task is None:
+                n_waits += 1
                 if apart is not None:
                     apart.close_if_idle()
-                else:
+                elif self._is_idle() or n_waits > MOST_WARM_UP_WAITS:
                     self._warm_up(renderer)
                     helps = True
                 continue

@@ -9,6 +9,7 @@ from engine_worker.backend.fake.backend import FakeBackend
 from engine_worker.backend.fake.vocabulary import BOS
 from engine_worker.prompts import service
 from engine_worker.prompts.service import PromptService
+from engine_worker.prompts.template_process import TemplateRenderer
 from gpufc.chat import ChatMessage, ChatPrompt
 from gpufc.config import ModelConfig
 from gpufc.errors import ModelLoadError
@@ -49,7 +50,8 @@ class Running:
         self.backend = BlockingBackend(config, 2)
         self.service = PromptService(self.backend, config, self.sent.put)
         self.service.try_template(None)
-        self.service.start(self._start)
+        self.is_idle: Callable[[], bool] = lambda: True
+        self.service.start(self._start, lambda: self.is_idle())
 
     def _start(self, name: str, run: Callable[[], None]) -> None:
         threading.Thread(target=run, name=name, daemon=True).start()
@@ -98,6 +100,29 @@ def test_a_cancelled_question_gets_no_answer(start: Callable[..., Running]) -> N
     assert isinstance(answer, Prepared)
     assert answer.request == 2
     assert not running.service.cancel(EPOCH, RequestNo(1))
+
+
+@pytest.mark.parametrize("n_busy", [3, 1_000_000])
+def test_a_second_template_process_waits_for_an_idle_engine_and_not_for_ever(
+    start: Callable[..., Running], monkeypatch: pytest.MonkeyPatch, n_busy: int
+) -> None:
+    running, looks, warm = start(), [False] * n_busy, threading.Event()
+    n_looks: list[int] = []
+
+    def looked() -> bool:
+        n_looks.append(1)
+        return not looks or looks.pop()
+
+    def warmed(_service: PromptService, _renderer: TemplateRenderer) -> None:
+        warm.set()
+
+    monkeypatch.setattr(PromptService, "_warm_up", warmed)
+    monkeypatch.setattr(service, "WARM_UP_S", 0.001)
+    running.is_idle = looked
+    running.prepare(1, TextPrompt("x" * 30_000))  # its thread waits anew
+    assert isinstance(running.answer(), Prepared)
+    assert warm.wait(WAIT_S)
+    assert len(n_looks) == min(n_busy, service.MOST_WARM_UP_WAITS) + 1
 
 
 def test_tokens_are_spelt(start: Callable[..., Running]) -> None:
