@@ -11,7 +11,7 @@ from msgspec import structs
 from gpufc.errors import GpufcError
 from supervisor.bench import report
 from tests import machine
-from tests.bench import batched, front, growth, headline, markdown, table
+from tests.bench import aiperf, batched, front, growth, headline, markdown, table
 from tests.bench import options as wanted
 from tests.bench.results import Kernels, Results
 from tests.bench.rounds import compare
@@ -70,6 +70,7 @@ def _compare(options: argparse.Namespace) -> None:
     if options.quick:
         setting = structs.replace(setting, n_ctx=min(setting.n_ctx, QUICK_N_CTX))
     played = [(SCENARIOS[name], wanted.servers(options, SCENARIOS[name])) for name in chosen]
+    wanted.check_generator(options, [scenario for scenario, _ in played])
     with_kernels = wanted.BATCHED in (options.scenario or ())
     kernels = wanted.batched_bench(options) if with_kernels else None
     conditions = machine.conditions() | _peer(servers for _, servers in played)
@@ -143,7 +144,10 @@ def _play(
 
 
 def _sized(options: argparse.Namespace, scenario: Scenario) -> Scenario:
-    return quick(scenario) if options.quick else scenario
+    sized = quick(scenario) if options.quick else scenario
+    if options.aiperf is None:
+        return sized
+    return structs.replace(sized, play=aiperf.play(options.aiperf, wanted.setting(options).model))
 
 
 def _conditions(conditions: dict[str, Any], setting: Setting) -> list[str]:

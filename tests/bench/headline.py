@@ -18,8 +18,8 @@ from tests.results import Section, sections
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHOWN = ("short1", "short8", "short16", "long1", "gpu1", "gpu64")
 """One row for each scenario."""
-CHANGED = frozenset(("--set", "--llama-server-arguments", "--quick"))
-"""Options of runs that do not show the servers as they are, or not for long enough."""
+CHANGED = frozenset(("--set", "--llama-server-arguments", "--quick", "--aiperf"))
+"""Options of runs that do not show the servers as they are, under our load, for long enough."""
 BLOCK = Block(holds="speed", writer="scripts/bench --headline")
 MACHINE = re.compile(r"(?P<processor>.+?), (?P<cores>\d+) cores, (\d+ GiB, )?(?P<gpus>.+)")
 COMMIT = re.compile(r"[0-9a-f]+")

@@ -70,6 +70,8 @@ def parser() -> argparse.ArgumentParser:
     add("--batched-bench", type=Path, metavar="PATH",
         help="llama-batched-bench (next to llama-server)")  # fmt: skip
     add("--alone", action="store_true", help="gpufc only")
+    add("--aiperf", type=Path, metavar="PATH",
+        help="this program sends the load of plain scenarios, not our own generator")  # fmt: skip
     add("--all-loaded", action="store_true", help="keep the server that is not measured loaded")
     add("--against", type=Path, metavar="FOLDER",
         help="compare with the gpufc in another checkout, such as the commit before")  # fmt: skip
@@ -150,6 +152,16 @@ def batched_bench(options: argparse.Namespace) -> Path:
     """llama.cpp's batched benchmark. Raises `WrongOption`."""
     given: Path | None = options.batched_bench
     return _program(given or llama_server(options).with_name("llama-batched-bench"))
+
+
+def check_generator(options: argparse.Namespace, scenarios: Iterable[Scenario]) -> None:
+    """Raises `WrongOption` where AIPerf is wanted and cannot play a scenario."""
+    if options.aiperf is None:
+        return
+    options.aiperf = _program(options.aiperf.absolute())
+    for scenario in scenarios:
+        if not (scenario.is_plain or scenario.neighbours):
+            raise WrongOption(f"{scenario.name}: AIPerf plays plain scenarios only")
 
 
 def _checkout(folder: Path) -> Path:
