@@ -105,12 +105,15 @@ class PrepareQueue:
         While the thread of `SHORT` is busy, that of `ANY` takes short tasks too if it `helps`.
         None after `timeout_s`.
         """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
             self._idle.add(lane)
             try:
                 while (task := self._next(lane, helps)) is None:
-                    if not self._changed.wait(timeout_s):
+                    left_s = None if until is None else until - time.monotonic()
+                    if left_s is not None and left_s <= 0.0:
                         return None
+                    self._changed.wait(left_s)
             finally:
                 self._idle.discard(lane)
             if lane is Lane.SHORT and self._waiting[lane]:

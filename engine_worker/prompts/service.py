@@ -49,8 +49,8 @@ WARM_UP_S = 2.0
 the streams of a worker that died wait for this one."""
 
 MOST_WARM_UP_WAITS = 30
-"""So often it waits again while the engine computes: on few cores the start of a process takes as
-much from the streams as three of their steps."""
+"""It waits so many times more while the engine computes. On few cores the start of a process takes
+as much from the streams as three of their steps."""
 
 OPENING_TOKENS = 16
 """Enough for the longest marker that a template opens a model's reasoning with."""

@@ -8,8 +8,8 @@ from engine_worker.text.sequence import Sequence
 
 
 class Limits(NamedTuple):
-    """The most prompts of a step, and the most tokens of them; None: as many as there is room
-    for."""
+    """The most prompts that end in a step, and the most tokens of prompts in it; None: as many as
+    there is room for."""
 
     prompts: int | None = None
     tokens: int | None = None
@@ -87,11 +87,12 @@ class NeverPause:
 
 
 def n_pending(prompts: collections.abc.Iterable[Sequence]) -> int:
-    """Known tokens that have to be computed, of all these: without cells, and no prefix of a
-    waiting one that others have."""
-    return sum([_n_pending(prompt) for prompt in prompts])
+    """Known tokens without cells, of all these. The prefix that a waiting sequence shares will be
+    copied, and does not count."""
+    return sum([n_left(prompt) for prompt in prompts])
 
 
-def _n_pending(prompt: Sequence) -> int:
+def n_left(prompt: Sequence) -> int:
+    """The same of one sequence."""
     n_tokens = prompt.n_pending
     return n_tokens if prompt.slot is not None else max(1, n_tokens - prompt.n_shared)

@@ -68,8 +68,7 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Let a new sequence wait for its turn."""
-        found = self.slots.match(sequence)
-        sequence.n_shared = 0 if found is None else found.n_tokens
+        self._look_for_prefix(sequence)
         self._pausing.arrived(sequence)
         self._turns.arrived(sequence)
         self.waiting.append(sequence)
@@ -117,6 +116,9 @@ class Scheduler:
         self._budget.spent(n_beside, plan.n_prefill, plan.n_prompts)
         self._pausing.computed(plan)
         self._turns.passed(plan, self._startable())
+        if self.waiting and any([isinstance(w, Chunk) and w.is_last for w in plan.work]):
+            for sequence in self._startable():
+                self._look_for_prefix(sequence)
         return n_recomputed
 
     def verified(self, work: Decode | Chunk, n_held: int) -> None:
@@ -143,6 +145,7 @@ class Scheduler:
             return
         self.running.remove(sequence)
         self.slots.take_back(sequence, keep=False)
+        sequence.n_shared = 0
         sequence.replay()
         self.waiting.appendleft(sequence)
 
@@ -164,6 +167,12 @@ class Scheduler:
             raise OutOfCells("one sequence alone does not fit into the KV cache")
         self._cells_short = True
         self.preempt(max(self.running, key=_place))
+
+    def _look_for_prefix(self, sequence: Sequence) -> None:
+        """Note what a waiting sequence shares. It counts as a use of that prefix."""
+        if sequence.slot is None:
+            found = self.slots.match(sequence)
+            sequence.n_shared = 0 if found is None else found.n_tokens
 
     def _ready(self) -> list[Sequence]:
         """Running sequences that compute what they gained in their last step."""
@@ -214,12 +223,13 @@ class Scheduler:
         """The chunks of a step; waiting sequences among them start. `is_beside`: streams run."""
         chunks: list[Chunk] = []
         started: list[Started] = []
+        n_ending = 0
         for sequence in prompts:
             most = _most(sequence, budget) if is_beside else budget
             count = self._shape.next_chunk(sequence, chunks, most)
             if count and sequence.scores_prompt and _scores_any(chunks):
                 count = 0  # the spare rows of logits are those of one prompt
-            if len(chunks) == most_prompts:
+            if n_ending == most_prompts:
                 count = 0
             if not count or (sequence.slot is None and self._awaits_prefix(sequence)):
                 sequence.n_steps_waited += 1
@@ -233,6 +243,7 @@ class Scheduler:
                 count = sequence.n_pending
             if count:
                 chunks.append(Chunk(sequence, count, is_last=count == sequence.n_pending))
+                n_ending += chunks[-1].is_last
                 budget -= count
         return chunks, started
 

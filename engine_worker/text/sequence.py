@@ -53,7 +53,7 @@ class Sequence:
         self.n_computed = 0
         self.n_jumped = 0  # forced tokens that the next step computes after the chosen one
         # the scheduler's
-        self.n_shared = 0  # first tokens that others had cells for when it arrived
+        self.n_shared = 0  # first tokens that the prefix cache had when it was last looked into
         self.n_steps_waited = 0  # plans that took other sequences' prompts instead of this one
         self.announced = False  # whether a `Started` has been planned
         self.checkpoints: tuple[int, ...] = ()  # rising numbers of tokens at which a chunk ends

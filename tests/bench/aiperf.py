@@ -8,6 +8,7 @@ are AIPerf's: of the time to the first token, and of the time between chunks.
 import asyncio
 import json
 import os
+import signal
 import tempfile
 import urllib.request
 from pathlib import Path
@@ -103,15 +104,19 @@ async def _run(command: list[str], folder: Path) -> None:
     log = folder / "log"
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
-            *command, cwd=folder, stdout=out, stderr=out, env=os.environ | {"HOME": str(folder)}
-        )
+            *command, cwd=folder, stdout=out, stderr=out, start_new_session=True,
+            env=os.environ | {"HOME": str(folder)},
+        )  # fmt: skip
         try:
             async with asyncio.timeout(LONGEST_S):
-                code = await process.wait()
+                await process.wait()
         except TimeoutError:
-            process.kill()
-            code = await process.wait()
-    if code:
+            pass
+        finally:
+            if process.returncode is None:  # it has processes of its own
+                os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+    if code := process.returncode:
         last = log.read_text("utf-8", "replace").strip().splitlines()[-3:]
         raise StartError(f"{command[0]} failed with {code}: {' / '.join(last)}")
 

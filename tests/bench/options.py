@@ -160,7 +160,7 @@ def check_generator(options: argparse.Namespace, scenarios: Iterable[Scenario]) 
         return
     options.aiperf = _program(options.aiperf.absolute())
     for scenario in scenarios:
-        if not (scenario.is_plain or scenario.neighbours):
+        if not scenario.is_plain:
             raise WrongOption(f"{scenario.name}: AIPerf plays plain scenarios only")
 
 

@@ -49,7 +49,8 @@ def test_the_vocabulary_is_written_as_its_tokenizer_reads_it(
     assert "<|im_start|>" in [token["content"] for token in written["added_tokens"]]
 
 
-def test_it_plays_plain_scenarios_only(tmp_path: Path) -> None:
+def test_it_plays_plain_scenarios_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     program = tmp_path / "aiperf"
     program.touch(mode=0o755)
     assert main(["--scenario", "guided1", "--alone", "--aiperf", str(program)]) == 2
+    assert "plain scenarios only" in capsys.readouterr().err

@@ -93,11 +93,15 @@ def expected() -> list[str]:
 async def test_streams_outlive_a_strike_at_one_machine(
     running: Cluster, do: str, reason: str
 ) -> None:
-    assert await strike(running, "a", do) == expected()
-    exits = [row["last_exit"]["reason"] for row in running.workers() if row["last_exit"]]
-    assert reason in exits
-    if do == "stop the machine":
-        running.hosts["a"].end()  # its own processes cannot end themselves
+    def exits() -> list[str]:
+        return [row["last_exit"]["reason"] for row in running.workers() if row["last_exit"]]
+
+    try:
+        assert await strike(running, "a", do) == expected()
+        await asyncio.to_thread(wait_for, lambda: reason in exits(), why="the front knows of it")
+    finally:
+        if do == "stop the machine":
+            running.hosts["a"].end()  # its own processes cannot end themselves
 
 
 async def test_stray_signals_end_no_host(running: Cluster) -> None:

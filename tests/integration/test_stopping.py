@@ -25,6 +25,10 @@ WIDE = FAKE | {
 }
 
 
+LONG = 3000
+"""Tokens of an answer that runs for longer than any look at it takes."""
+
+
 class Ending:
     """A service that is being stopped, and everything that belonged to it."""
 
@@ -126,7 +130,7 @@ async def test_stop_under_50_streams_ends_each_with_its_last_message(hasty: Endi
 async def test_what_runs_may_end_and_new_work_is_refused_meanwhile(patient: Ending) -> None:
     async with session() as http:
         streams = [
-            asyncio.create_task(stream(http, patient.url, f"stream {n}", max_tokens=300))
+            asyncio.create_task(stream(http, patient.url, f"stream {n}", max_tokens=LONG))
             for n in range(8)
         ]
         await patient.until_it_generates(8)
@@ -140,7 +144,7 @@ async def test_what_runs_may_end_and_new_work_is_refused_meanwhile(patient: Endi
             async with http.get(f"{patient.url}/livez") as answer:
                 assert answer.status == 200
         for n, events in enumerate(await asyncio.gather(*streams)):
-            assert joined(events) == fake_text(f"stream {n}", 300)
+            assert joined(events) == fake_text(f"stream {n}", LONG)
     await patient.until_gone()
 
 
@@ -165,7 +169,7 @@ async def test_stop_now_ends_at_once_and_cleans_up(patient: Ending, how: str) ->
 async def test_a_worker_that_dies_in_a_drain_is_replaced_and_streams_end(patient: Ending) -> None:
     async with session() as http:
         streams = [
-            asyncio.create_task(stream(http, patient.url, f"stream {n}", max_tokens=300))
+            asyncio.create_task(stream(http, patient.url, f"stream {n}", max_tokens=LONG))
             for n in range(4)
         ]
         await patient.until_it_generates(4)
@@ -173,7 +177,7 @@ async def test_a_worker_that_dies_in_a_drain_is_replaced_and_streams_end(patient
             await patient.drain()
             psutil.Process(patient.running.worker()["pid"]).kill()
         for n, events in enumerate(await asyncio.gather(*streams)):
-            assert joined(events) == fake_text(f"stream {n}", 300)
+            assert joined(events) == fake_text(f"stream {n}", LONG)
     await patient.until_gone()
 
 

@@ -36,6 +36,7 @@ def decode_in_steps(
     text: Text, stretches: Sequence[Stretch], kind: type[T], between: Callable[[], object]
 ) -> T:
     """The text as `decode` reads it; `between` is called between steps. Raises msgspec's errors.
+    Of members of one name only the last is read: `decode` would refuse a wrong one before it, too.
 
     What the steps refuse is decoded at once: another way to the value refuses more, such as deep
     levels in an unknown field, and names other places in its errors.
@@ -62,8 +63,9 @@ def _in_steps(
         short += text[end:start] + f"{mark}{len(contents)}.".encode()
         contents.append(content)
         end = at
-    rest = short + text[end:] if stretches else text
-    whole = decode_in_parts(without_mark(rest), between)
+    if stretches:
+        short += text[end:]
+    whole = decode_in_parts(without_mark(short if stretches else text), between)
     if stretches:
         whole = _filled(whole, mark, contents, between)
     between()

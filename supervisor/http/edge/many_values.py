@@ -6,7 +6,7 @@ them is decoded by itself.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -17,6 +17,9 @@ LEAST_BYTES = 64 * 1024
 MOST_LEVELS = 4
 """So deep a body is split: the blocks of a message in a list of messages. Each level reads the text
 once more."""
+
+LEAST_ITEM_BYTES = 16
+"""Items that are smaller on average are many, and cost more apart than together."""
 
 _LOOK_BYTES = 64
 _OBJECT = re.compile(rb"\s*\{")
@@ -32,14 +35,18 @@ def decode_in_parts(text: Any, between: Callable[[], object], levels: int = MOST
         return msgspec.json.decode(text)
     if _OBJECT.match(beginning):
         fields = msgspec.json.decode(text, type=dict[str, Raw])
-        between()
-        return {name: decode_in_parts(part, between, levels - 1) for name, part in fields.items()}
+        return dict(zip(fields, _items(fields.values(), between, levels - 1), strict=True))
     if not _NESTED.match(beginning):
         return msgspec.json.decode(text)
-    return _items(msgspec.json.decode(text, type=list[Raw]), between, levels - 1)
+    parts = msgspec.json.decode(text, type=list[Raw])
+    between()
+    if memoryview(text).nbytes < LEAST_ITEM_BYTES * len(parts):
+        del parts
+        return msgspec.json.decode(text)
+    return _items(parts, between, levels - 1)
 
 
-def _items(parts: list[Raw], between: Callable[[], object], levels: int) -> list[Any]:
+def _items(parts: Iterable[Raw], between: Callable[[], object], levels: int) -> list[Any]:
     items = []
     n_bytes = LEAST_BYTES
     for part in parts:

@@ -1,6 +1,9 @@
 """Half of the first tokens of a burst on a CPU come early, where the rest of it is short."""
 
+import pytest
+
 from engine_worker.scheduling.early_tokens import (
+    LEAST_STEP,
     LEAST_TRICKLE,
     LONG,
     PAUSE_S,
@@ -56,39 +59,94 @@ def test_the_other_half_begins_together() -> None:
     ]
 
 
+def test_a_short_rest_is_computed_in_one_step() -> None:
+    planner = burst(PAUSE_S / (9 * N_PROMPT), n_prompts=8, n_prompt=LEAST_STEP // 8)
+    assert step(planner) == [(number, LEAST_STEP // 8, True) for number in range(8)]
+
+
 def test_replays_go_on_as_soon_as_they_can() -> None:
     planner = burst(PAUSE_S / (9 * N_PROMPT), n_prompts=8, batch_tokens=250, tokens=(97,))
     size = N_PROMPT + 1
-    done = [step(planner) for _ in range(3)]
-    assert done[2] == [(4, size, True), (5, size, True), (6, 250 - 2 * size, False)]
+    assert [step(planner) for _ in range(2)] == [
+        [(0, size, True), (1, size, True), (2, 250 - 2 * size, False)],
+        [(2, 3 * size - 250, True), (3, size, True), (4, 500 - 4 * size, False)],
+    ]
 
 
-def test_a_prefix_that_others_have_is_no_part_of_the_rest() -> None:
-    planner = quiet(PAUSE_S / (6 * N_PROMPT), 6, 512)
-    prefix = tuple(97 + at % 26 for at in range(2 * N_PROMPT))
+def test_a_prefix_that_is_cached_is_no_part_of_the_rest() -> None:
+    prefix = tuple(97 + at % 26 for at in range(LONG + N_PROMPT))
+    planner = quiet(PAUSE_S / (6 * N_PROMPT), 6, 1024)
     first = sequence(spec(0, prompt=(*prefix, 50)))
     add(planner, first)
     step(planner)
     planner.finish(first)
-    add(planner, *(sequence(spec(n, prompt=(*prefix, 50 + n))) for n in range(1, 7)))
+    add(planner, *(sequence(spec(n, prompt=(*prefix, *own_part(n)))) for n in range(1, 7)))
     assert [output for *_, output in step(planner)] == [True, True, True]
+
+
+def test_a_prefix_that_the_first_one_computes_is_no_part_of_the_rest_from_then_on() -> None:
+    prefix = tuple(97 + at % 26 for at in range(LONG + N_PROMPT))
+    planner = quiet(PAUSE_S / (6 * N_PROMPT), 6, 1024)
+    add(planner, *(sequence(spec(n, prompt=(*prefix, *own_part(n)))) for n in range(6)))
+    while not any(output for *_, output in step(planner)):
+        pass
+    assert [sum(output for *_, output in step(planner)) for _ in range(2)] == [2, 3]
+
+
+def own_part(number: int) -> tuple[int, ...]:
+    return tuple(97 + (number + at * 7) % 26 for at in range(50))
 
 
 def test_where_the_rest_is_long_all_wait_until_it_is_short() -> None:
     batch = 50
-    planner = burst(TRICKLE_S / batch, n_prompts=6, batch_tokens=batch)
     n_short = round(PAUSE_S / TRICKLE_S * batch)
-    done = [step(planner) for _ in range(14)]
-    left = 6 * N_PROMPT
-    for chunks in done:
-        if any(output for *_, output in chunks):
-            break
-        left -= sum(count for _, count, _ in chunks)
-    n_held = 6  # at most; each has one token left
-    assert N_PROMPT < left <= n_short + n_held
-    begun = [sum(output for *_, output in chunks) for chunks in done]
-    assert begun[-1] == 6
-    assert sum(begun[:-2]) == 3
+    n_prompts = 3 * n_short // (2 * N_PROMPT)
+    planner = burst(TRICKLE_S / batch, n_prompts=n_prompts, batch_tokens=batch)
+    left, n_begun = n_prompts * N_PROMPT, 0
+    while n_begun == 0:
+        chunks = step(planner)
+        n_begun = sum(output for *_, output in chunks)
+        before, left = left, left - sum(count for _, count, _ in chunks)
+    assert n_short - N_PROMPT < before <= n_short + n_prompts  # held ones have a token left each
+    while planner.waiting or any(not seq.is_decoding for seq in planner.running):
+        last = sum(output for *_, output in step(planner))
+        n_begun += last
+    assert n_begun - last == n_prompts // 2
+
+
+def test_no_more_than_half_begin_early_where_some_were_held() -> None:
+    planner = burst(PAUSE_S / (9 * N_PROMPT), n_prompts=16, batch_tokens=256)
+    n_begun = 0
+    while planner.waiting or any(not seq.is_decoding for seq in planner.running):
+        last = sum(output for *_, output in step(planner))
+        n_begun += last
+    assert n_begun - last == 8
+
+
+@pytest.mark.parametrize("n_prompt", [N_PROMPT, 3 * LONG])
+def test_a_stream_that_trickles_is_not_stopped(n_prompt: int) -> None:
+    """The first one was computed while the others arrived."""
+    n_prompts = 30 * N_PROMPT // n_prompt + 4
+    token_s = TRICKLE_S / 75
+    planner = burst(token_s, n_prompts=n_prompts, batch_tokens=512, n_prompt=n_prompt)
+    others = [planner.waiting.pop() for _ in range(n_prompts - 1)]
+    while others:
+        step(planner)
+        if planner.running[0].n_gained or planner.running[0].n_pending <= 512:
+            add(planner, *others)
+            others = []
+    last: dict[int, float] = {}
+    gaps: list[float] = []
+    now = 0.0
+    while any(not seq.is_decoding for seq in planner.running) or planner.waiting:
+        chunks = step(planner)
+        now += token_s * sum(count for _, count, _ in chunks)
+        for request, _, output in chunks:
+            if output and request in last:
+                gaps.append(now - last[request])
+            if output:
+                last[request] = now
+    assert max(gaps) <= TRICKLE_S * 1.5
 
 
 def test_beside_long_prompts_streams_trickle_in_whole_batches() -> None:

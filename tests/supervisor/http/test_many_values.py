@@ -42,8 +42,8 @@ PARTS = [{"type": "text", "text": "x" * 20}] * 5
 MESSAGE = {"role": "user", "content": PARTS}
 BODIES: dict[str, tuple[type, dict[str, object]]] = {
     "prompts of token ids": (CompletionBody, {"prompt": [[12_345] * 2000] * 64}),
-    "token ids": (CompletionBody, {"prompt": [12_345] * 2000}),
-    "texts": (CompletionBody, {"prompt": ["text"] * 2000}),
+    "token ids": (CompletionBody, {"prompt": [12_345] * 20_000}),
+    "texts": (CompletionBody, {"prompt": ["text" * 10] * 2000}),
     "messages": (ChatCompletionBody, {"messages": [MESSAGE] * 1000, "max_tokens": 2.0}),
     "blocks": (MessagesBody, {"messages": [MESSAGE | {"content": PARTS * 1000}]}),
     "items": (ResponsesFields, {"input": [MESSAGE] * 1000}),
@@ -58,9 +58,13 @@ def test_a_body_is_the_same_and_so_is_its_error(name: str, fault: str) -> None:
     fields = {"model": "m", "max_tokens": 3} | fields
     if fault == "a string":
         fields |= {"max_tokens": "x"}
-    text = json.dumps(fields | {"unknown": [{"a": [1]}] * 10_000}).encode()
+    if fault == "unknown":
+        fields |= {"unknown": [{"a": [1]}] * 10_000}
+    text = json.dumps(fields).encode()
+    assert len(text) > LEAST_BYTES
     text = text[:-5] if fault == "cut" else text
     expected = outcome(lambda: decode(text, kind))
+    assert isinstance(expected, kind) is (fault in ("", "unknown"))
     assert outcome(lambda: body._decode(bytearray(text), kind, MANY)) == expected
 
 
@@ -99,6 +103,19 @@ def test_few_values_are_made_between_two_chances_for_others(decodes: Decodes, na
     steps.append(sum(decodes.made))
     assert max(later - earlier for earlier, later in pairwise(steps)) < 2 * LEAST_BYTES
     assert 3 * LEAST_BYTES < steps[-1] <= len(text)
+
+
+def test_many_small_items_are_read_together(decodes: Decodes) -> None:
+    text = json.dumps({"x": [[], *[0] * LEAST_BYTES]}).encode()
+    assert decode_in_parts(text, lambda: None) == msgspec.json.decode(text)
+    assert len(decodes.made) == 1
+
+
+def test_members_of_an_object_leave_others_a_chance(decodes: Decodes) -> None:
+    text = json.dumps({str(n): "x" * (LEAST_BYTES - 100) for n in range(8)}).encode()
+    steps = [0]
+    decode_in_parts(text, lambda: steps.append(sum(decodes.made)))
+    assert max(later - earlier for earlier, later in pairwise(steps)) < 2 * LEAST_BYTES
 
 
 @pytest.mark.parametrize(("opening", "closing"), [(b'{"a":', b"}"), (b"[", b"]")])

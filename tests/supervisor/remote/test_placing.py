@@ -141,8 +141,10 @@ async def test_a_front_that_stops_waits_for_its_hosts_once(
     async with placing(config, tmp_path, ENDS_NONE) as (made, _):
         await until(lambda: made._keeper.pid)
         stopping = asyncio.create_task(made.stop())
-        await until(lambda: made.hosts)  # it waits for their end now
-        passes(FOR_EVER_S)
+        await asyncio.sleep(0)
+        passes(0.6 * FOR_EVER_S)
+        await until(lambda: made.hosts)
+        passes(0.6 * FOR_EVER_S)
         async with asyncio.timeout(60):
             await stopping
     assert "hosts_left_behind n=1" in caplog.text
