@@ -5,9 +5,9 @@ computed (`BeginTogether`), the first one's token comes as late as the last one'
 
 - Where the rest of the burst takes no longer than `PAUSE_S`, the first half of the sequences have
   their first token as soon as their prompts are computed, and wait before the second. So the median
-  first token comes in half the time, and every token at least as early as without it. The other
-  half begins when the last prompt is computed, and waits for nothing: fewer than one gap in a
-  hundred is such a pause, in answers of 60 tokens and more.
+  first token comes in half the time, and second tokens come as late as they did. The other half
+  begins when the last prompt is computed, and waits for nothing: fewer than one gap in a hundred is
+  such a pause, in answers of 60 tokens and more.
 - Where a prompt is longer than `LONG` and the rest than `TRICKLE_S`, a sequence gains a token in
   each step from its first one on. Steps take `TRICKLE_S`, so that its stream trickles while long
   prompts are computed.
