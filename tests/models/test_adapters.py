@@ -8,7 +8,7 @@ import pytest
 
 from engine_worker.backend.llama.backend import LlamaBackend
 from gpufc.adapters import Adapters, AdapterUse
-from gpufc.config import KvUnified, ModelConfig
+from gpufc.config import FlashAttention, KvUnified, ModelConfig
 from gpufc.errors import ModelLoadError
 from gpufc.protocol import Refused
 from tests.engine_worker.engine.engine_runs import EngineRun
@@ -42,7 +42,7 @@ def references(files: dict[str, Path]) -> Iterator[dict[Adapters, Reference]]:
     for number, adapters in enumerate(CHOICES):
         path = folder / f"merged-{number}.gguf"
         write_merged(made("llama"), path, {files[use.name]: use.scale for use in adapters})
-        found[adapters] = Reference(path, 768)
+        found[adapters] = Reference(path, 768, flash=False)
     yield found
     for reference in found.values():
         reference.close()
@@ -55,6 +55,7 @@ def loaded(files: dict[str, Path], unified: KvUnified) -> Iterator[LlamaBackend]
         n_ctx=768,
         n_threads=1,
         kv_unified=unified,
+        flash_attention=FlashAttention.OFF,  # it rounds by the shape of a batch, on some processors
         adapters=tuple(f"{name}={path}" for name, path in files.items()),
     )
     backend = LlamaBackend.load(config, 8, lambda _: None)
