@@ -77,9 +77,8 @@ class EarlyTokens:
         if is_alone or any(seq.is_replay for seq in prompts):
             return self._inner.limits(ready, prompts)
         if self._is_short(ready, prompts):
-            n_early = _n_early(ready, prompts) - len(_held(ready))
             is_one_step = n_pending(prompts) <= LEAST_STEP
-            return Limits(prompts=n_early if n_early > 0 and not is_one_step else None)
+            return Limits(prompts=None if is_one_step else _n_ending(ready, prompts) or None)
         most = self._costs.tokens_within(TRICKLE_S, self._batch_tokens)
         return Limits(tokens=max(LEAST_TRICKLE, most))
 
@@ -95,8 +94,8 @@ class EarlyTokens:
         shortened = self._inner.shortened(chunks, ready, prompts)
         if not is_short:
             return shortened
-        n_early = max(0, _n_early(ready, prompts) - len(_held(ready)))
-        early = [number for number, chunk in enumerate(chunks) if chunk.is_last][:n_early]
+        ends = [number for number, chunk in enumerate(chunks) if chunk.is_last]
+        early = ends[: _n_ending(ready, prompts)]
         return [
             chunk if number in early or chunk.sequence.is_replay else shorter
             for number, (chunk, shorter) in enumerate(zip(chunks, shortened, strict=True))
@@ -126,6 +125,13 @@ def _n_early(
     computed."""
     n_begun = sum([seq.n_gained > 0 for seq in ready])
     return max(0, (len(ready) + len(prompts)) // 2 - n_begun)
+
+
+def _n_ending(
+    ready: collections.abc.Sequence[Sequence], prompts: collections.abc.Sequence[Sequence]
+) -> int:
+    """How many of these have a prompt that ends in the next step: held sequences go first."""
+    return max(0, _n_early(ready, prompts) - len(_held(ready)))
 
 
 def _held(ready: collections.abc.Iterable[Sequence]) -> list[Sequence]:

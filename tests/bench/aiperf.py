@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import tempfile
-import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import gguf
 from msgspec import structs
 
 from gpufc.errors import StartError
-from supervisor.bench.client import Target
+from supervisor.bench.client import Target, named
 from supervisor.bench.figures import Figures, figures
 from supervisor.bench.runner import Bounds
 from supervisor.bench.workload import Workload
@@ -35,7 +34,8 @@ def play(program: Path, model: Path) -> Play:
         with tempfile.TemporaryDirectory(prefix="ga", dir="/tmp") as name:
             folder = Path(name)
             write_tokenizer(model, folder / "tokenizer")
-            command = [str(program), *arguments(target, workload, bounds, folder)]
+            known = await named(target)
+            command = [str(program), *arguments(known, workload, bounds, folder)]
             await _run(command, folder)
             found = json.loads((folder / "out" / "profile_export_aiperf.json").read_text())
         return metrics(found), _figures(found)
@@ -48,7 +48,7 @@ def arguments(target: Target, workload: Workload, bounds: Bounds, folder: Path) 
     n_requests = bounds.requests or bounds.streams
     sampling = ("temperature:0.8", "top_p:0.95", "top_k:40", "min_p:0.05", "ignore_eos:true")
     return [
-        *("profile", "--url", target.url, "--model", _model_of(target)),
+        *("profile", "--url", target.url, "--model", target.model or ""),
         *("--endpoint-type", "chat", "--streaming", "--tokenizer", str(folder / "tokenizer")),
         *("--concurrency", str(bounds.streams), "--request-count", str(n_requests)),
         *("--num-dataset-entries", str(n_requests + 1), "--warmup-request-count", "1"),
@@ -119,11 +119,6 @@ async def _run(command: list[str], folder: Path) -> None:
     if code := process.returncode:
         last = log.read_text("utf-8", "replace").strip().splitlines()[-3:]
         raise StartError(f"{command[0]} failed with {code}: {' / '.join(last)}")
-
-
-def _model_of(target: Target) -> str:
-    with urllib.request.urlopen(f"{target.url}/v1/models", timeout=5) as answer:
-        return str(json.load(answer)["data"][0]["id"])
 
 
 def _figures(found: dict[str, Any]) -> Figures:

@@ -30,10 +30,9 @@ def test_its_figures_have_the_names_of_our_own() -> None:
     }
 
 
-def test_no_prompt_is_asked_twice(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(aiperf, "_model_of", lambda _target: "demo")
+def test_no_prompt_is_asked_twice(tmp_path: Path) -> None:
     scenario = SCENARIOS["short8"]
-    target = Target(url="http://127.0.0.1:1")
+    target = Target(url="http://127.0.0.1:1", model="demo")
     words = aiperf.arguments(target, scenario.workload, scenario.bounds, tmp_path)
     asked = dict(pairwise(words))
     n_sent = int(asked["--request-count"]) + int(asked["--warmup-request-count"])

@@ -15,6 +15,7 @@ from gpufc.end_word import Seen
 from supervisor.fleet.process import WORKER_COMMAND, WorkerProcess
 from tests.leaks import nothing_leaks
 from tests.service import wait_for
+from tests.supervisor.reaping import not_reaped
 
 
 async def test_without_a_descriptor_to_follow_it_a_process_is_ended(
@@ -53,10 +54,9 @@ async def test_the_beginning_of_an_end_is_told_before_it_with_the_same_signal(
     await asyncio.to_thread(wait_for, lambda: watch.wait(0.0) is Seen.LIVES)
     watch.close()
     process.watch_end()
-    process._loop.remove_reader(process._pidfd)  # as if its memory were still being given back
-    process.signal(signal.SIGKILL)
-    async with asyncio.timeout(60):
-        await began.wait()
-    process._ended()
+    with not_reaped(process):
+        process.signal(signal.SIGKILL)
+        async with asyncio.timeout(60):
+            await began.wait()
     killed = (os.CLD_KILLED, signal.SIGKILL)
     assert told == [("ending", *killed), ("exit", *killed)]

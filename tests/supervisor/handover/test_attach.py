@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 
@@ -38,6 +37,7 @@ from supervisor.fleet.followed import Lent
 from supervisor.fleet.link import WorkerLink
 from supervisor.fleet.process import WORKER_COMMAND, WorkerProcess
 from supervisor.handover.adopted import AdoptedProcess, Inherited
+from tests.supervisor.reaping import not_reaped
 
 FIRST, SECOND = Epoch(7), Epoch(9)
 PROMPT = tuple(tokenize("a prompt that goes on", add_special=True))
@@ -274,17 +274,6 @@ class Told:
         self._first.set()
 
 
-@contextmanager
-def not_reaped(pair: Pair) -> Iterator[None]:
-    """Within it the old front, its parent, leaves the process a zombie: a reaped one has no status
-    that could be told early."""
-    pair.process._loop.remove_reader(pair.process._pidfd)
-    try:
-        yield
-    finally:
-        pair.process._ended()
-
-
 KILLED = (os.CLD_KILLED, signal.SIGKILL)
 
 
@@ -294,7 +283,7 @@ async def test_a_death_between_readiness_and_takeover_is_told_early(pair: Pair) 
     await pair.first.until_ready()
     told = Told(pair)
     told.process.watch_end()  # the runner's, at `Ready`
-    with not_reaped(pair):
+    with not_reaped(pair.process):
         pair.process.signal(signal.SIGKILL)
         async with asyncio.timeout(60):
             while pair.process.is_alive():  # noqa: ASYNC110 - a process wakes no task
@@ -315,7 +304,7 @@ async def test_a_worker_that_was_ready_before_the_takeover_is_watched_after_it(
     told = Told(pair)
     told.process.watch_end()
     told.attach()
-    with not_reaped(pair):
+    with not_reaped(pair.process):
         told.process.signal(number)
         await told.until_first()
         told.end()

@@ -17,6 +17,7 @@ from supervisor.cluster.messages import Ending, Exited, FromHost
 from supervisor.runtime_dir import RuntimeDir
 from supervisor.worker_host.hosted import Front, HostedWorker
 from supervisor.worker_host.machine import Machine
+from tests.supervisor.reaping import not_reaped
 
 EPOCH = Epoch(3)
 
@@ -52,14 +53,6 @@ class Hosting:
                 self._news.clear()
                 await self._news.wait()
 
-    def leave_unreaped(self) -> None:
-        """As if its memory were still being given back."""
-        process = self.worker._process
-        process._loop.remove_reader(process._pidfd)
-
-    def reap(self) -> None:
-        self.worker._process._ended()
-
 
 @pytest.fixture
 async def hosting(tmp_path: Path) -> AsyncIterator[Hosting]:
@@ -74,11 +67,8 @@ async def hosting(tmp_path: Path) -> AsyncIterator[Hosting]:
 @pytest.mark.skipif(not end_word.is_supported(), reason="no glibc on a known processor")
 async def test_the_beginning_of_an_end_is_reported_before_it(hosting: Hosting) -> None:
     await hosting.until_ready()
-    hosting.leave_unreaped()
-    hosting.worker.signal(signal.SIGKILL, group=False)
-    try:
+    with not_reaped(hosting.worker._process):
+        hosting.worker.signal(signal.SIGKILL, group=False)
         await hosting.until(Ending)
-    finally:
-        hosting.reap()
     assert hosting.told[0] == Ending(EPOCH, os.CLD_KILLED, signal.SIGKILL, False)
     assert [type(message) for message in hosting.told] == [Ending, Exited]
