@@ -16,7 +16,7 @@ N_TOKENS = 120
 ENDLESS = 100_000
 QUICK = FAKE | {
     "GPUFC_FAKE_SCRIPT": "step_ms=5",
-    "GPUFC_KEEPALIVE_TIMEOUT_S": "1.5",
+    "GPUFC_KEEPALIVE_TIMEOUT_S": "20",  # a client's pool gives up after 15: it never asks too late
     "GPUFC_STANDBY": "none",
 }
 WIDE = {"GPUFC_N_CTX": "200000", "GPUFC_KV_CELLS": "400000"}
