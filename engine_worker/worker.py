@@ -22,11 +22,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Never
 
 import msgspec
 
+from engine_worker import threads
 from engine_worker.backend.port import Backend, LoadProgress
 from engine_worker.channel import Channel
 from engine_worker.confinement.confine import confine, require
@@ -77,7 +78,6 @@ from gpufc.protocol import (
 logger = logging.getLogger(__name__)
 
 EXIT_FRONT_GONE = 0
-EXIT_THREAD_DIED = 70
 EXIT_DECODE_FAILED = 71
 EXIT_LOAD_FAILED = 72
 
@@ -115,7 +115,7 @@ def main(boot_fd: int) -> Never:
     worker.start()
     _wait_for_last_front(boot_fd, worker)
     logger.warning("front_gone")
-    _exit(EXIT_FRONT_GONE)
+    threads.end_process(EXIT_FRONT_GONE)
 
 
 def _wait_for_last_front(boot_fd: int, worker: "Worker") -> None:
@@ -185,12 +185,6 @@ def _take_log() -> None:
         os.close(fd)
 
 
-def _exit(code: int) -> Never:
-    """End now. An ordinary exit would wait for threads that may be inside the C library."""
-    logging.shutdown()
-    os._exit(code)
-
-
 class Worker:
     """Wires the threads of one process together and routes messages between them."""
 
@@ -218,8 +212,8 @@ class Worker:
 
     def start(self) -> None:
         """Start the channel and the engine. The prepare threads start once the model is loaded."""
-        _thread("channel", self._channel.run)
-        _thread("engine", self._run_engine)
+        threads.start("channel", self._channel.run)
+        threads.start("engine", self._run_engine)
 
     def _run_engine(self) -> None:
         boot = self._boot
@@ -229,7 +223,7 @@ class Worker:
         except ModelLoadError as err:
             logger.error("load_failed reason=%s", err)
             self._say_farewell(_load_failed(boot.epoch, err))
-            _exit(EXIT_LOAD_FAILED)
+            threads.end_process(EXIT_LOAD_FAILED)
         self._engine = Engine(
             backend,
             self._channel.send,
@@ -251,9 +245,9 @@ class Worker:
             is_idle,
             (engine.breakers,),
         )
-        prompts.start(_thread, is_idle)
+        prompts.start(threads.start, is_idle)
         if backend.facts.generates:  # else there is no constraint to compile
-            _thread("gate", self._gate.run)
+            threads.start("gate", self._gate.run)
         facts = msgspec.structs.replace(
             backend.facts,
             chat_template=prompts.template,
@@ -266,7 +260,7 @@ class Worker:
             self._engine.run()
         except DecodeFailed:
             self._told_to_end.wait(FAREWELL_S)
-            _exit(EXIT_DECODE_FAILED)
+            threads.end_process(EXIT_DECODE_FAILED)
 
     def _loaded(self) -> tuple[Backend, Drafter | None, Compiler, PromptService]:
         """The model, with all that prompts and constraints need of it. Raises `ModelLoadError`."""
@@ -334,7 +328,7 @@ class Worker:
             case Shutdown():
                 logger.info("shutdown_requested")
                 self._told_to_end.set()
-                _exit(0)
+                threads.end_process(0)
 
     def _embed(self, wanted: Wanted) -> None:
         if self._engine is not None:
@@ -387,14 +381,3 @@ def _load_failed(epoch: Epoch, err: ModelLoadError) -> LoadFailed:
     if isinstance(err, MemoryShort):
         return LoadFailed(epoch, str(err), True, err.needed_bytes, err.available_bytes)
     return LoadFailed(epoch, str(err), False)
-
-
-def _thread(name: str, run: Callable[[], None]) -> None:
-    def run_or_end() -> None:
-        try:
-            run()
-        except BaseException:
-            logger.critical("thread_died name=%s", name, exc_info=True)
-            _exit(EXIT_THREAD_DIED)
-
-    threading.Thread(target=run_or_end, name=name, daemon=True).start()

@@ -71,11 +71,13 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("engine_worker.backend",),
     ("engine_worker.placement",),
     ("engine_worker.model_file",),
+    ("engine_worker.threads",),
     (
         "engine_worker.channel",
         "engine_worker.confinement",
         "engine_worker.disposable",
         "engine_worker.host",
+        "engine_worker.time_slice",
         "engine_worker.tuning",
     ),
     # both
