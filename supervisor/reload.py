@@ -6,7 +6,6 @@ replacement, as `swap` does it: the new worker is tried before the old one ends.
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +17,7 @@ from gpufc.config import Config
 from gpufc.config.live import write
 from gpufc.config.marks import Reload
 from gpufc.errors import ConfigError, InvalidConfiguration, ReloadRefused, RequestError
-from gpufc.settings import Settings, Value
+from gpufc.settings import Settings, Stamp, Value, stamp_of
 from supervisor.fleet.port import OnReplacement, not_followed
 
 logger = logging.getLogger(__name__)
@@ -29,10 +28,12 @@ LOOK_S = 2.0
 
 class Origins(Struct, frozen=True):
     """Where the configuration came from. `read` resolves and checks it again, with the same flags,
-    and raises `ConfigError`; it may block. `file` is the TOML file, if there is one."""
+    and raises `ConfigError`; it may block. `file` is the TOML file, if there is one, and `stamp` is
+    that of the version which was read first."""
 
     read: Callable[[], Settings]
     file: Path | None = None
+    stamp: Stamp | None = None
 
 
 class ReloadingFleet(Protocol):
@@ -68,11 +69,6 @@ class Reloader:
         self._fleet = fleet
         self._applied = applied
         self._lock = asyncio.Lock()
-
-    @property
-    def file(self) -> Path | None:
-        """The TOML file, if there is one."""
-        return self._origins.file if self._origins else None
 
     async def reload(
         self, *, is_trial: bool = False, tell: OnReplacement = not_followed
@@ -126,14 +122,14 @@ class Reloader:
 
     async def watch(self) -> None:
         """Reload whenever the file has changed, for ever. A refusal is logged once a change."""
-        file = self.file
-        if file is None or not self._config.server.reload_on_change:
+        origins = self._origins
+        if origins is None or origins.file is None or not self._config.server.reload_on_change:
             return
-        known = await asyncio.to_thread(_stamp, file)
-        seen = known
+        # not the stamp of now: the file may have changed since it was read
+        seen = known = origins.stamp
         while True:
             await asyncio.sleep(LOOK_S)
-            now = await asyncio.to_thread(_stamp, file)
+            now = await asyncio.to_thread(stamp_of, origins.file)
             is_settled, seen = now == seen, now
             if is_settled and now != known:
                 known = now
@@ -152,12 +148,3 @@ class Reloader:
 
 def _listed(found: Sequence[Change]) -> str:
     return ", ".join(map(str, found))
-
-
-def _stamp(file: Path) -> tuple[int, int, int] | None:
-    """What differs after a change; None without the file."""
-    try:
-        found = os.stat(file)
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino

@@ -11,6 +11,7 @@ table they mean the models of `models_dir` too. The network's keys can stand in 
 """
 
 from gpufc.settings.checking import require_utf8
+from gpufc.settings.document import Stamp, stamp_of
 from gpufc.settings.keys import NAME, TABLES, Key, closest, keys
 from gpufc.settings.resolving import resolve
 from gpufc.settings.values import HIDDEN, Origin, Settings, Source, Value, row
@@ -23,10 +24,12 @@ __all__ = [
     "Origin",
     "Settings",
     "Source",
+    "Stamp",
     "Value",
     "closest",
     "keys",
     "require_utf8",
     "resolve",
     "row",
+    "stamp_of",
 ]

@@ -1,6 +1,5 @@
 """Finds every value in the file, the variables and the flags, and assembles the configuration."""
 
-import tomllib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from msgspec import Struct
 from gpufc.config import DEFAULT_MODEL, Config, ModelConfig
 from gpufc.errors import ConfigError
 from gpufc.settings.checking import checked
+from gpufc.settings.document import read
 from gpufc.settings.keys import (
     ENV_PREFIX,
     NAME,
@@ -50,7 +50,7 @@ def resolve(*, flags: Mapping[str, Any], environ: Mapping[str, str], file: Path 
     `file` is a TOML file that must exist, or None. Raises `ConfigError`.
     """
     known = keys()
-    document = _read_file(file) if file is not None else {}
+    document, stamp = read(file) if file is not None else ({}, None)
     models = _model_names(document, file)
     default = DEFAULT_MODEL if DEFAULT_MODEL in models else models[0]
     values = {
@@ -70,7 +70,7 @@ def resolve(*, flags: Mapping[str, Any], environ: Mapping[str, str], file: Path 
         for model in wanted:
             values[model, given.key.name] = checked(given.key, given.raw, given.source, model)
     shown = tuple(value for value in values.values() if value.model != FOLDER)
-    return Settings(_assemble(values, models), shown)
+    return Settings(_assemble(values, models), shown, stamp)
 
 
 def _model_names(document: Mapping[str, Any], file: Path | None) -> Sequence[str]:
@@ -191,19 +191,6 @@ def _assemble(values: Mapping[tuple[str | None, str], Value], models: Sequence[s
     if made["fleet"].models_dir is not None:
         made["of_folder"] = ModelConfig(**of_folder)
     return Config(models={name: ModelConfig(**given) for name, given in of_models.items()}, **made)
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # editors write byte order marks
-    except FileNotFoundError:
-        raise ConfigError(f"configuration file {path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as err:
-        raise ConfigError(f"configuration file {path} cannot be read: {err}") from err
-    except tomllib.TOMLDecodeError as err:
-        raise ConfigError(f"configuration file {path} is not valid TOML: {err}") from err
-    except RecursionError:
-        raise ConfigError(f"configuration file {path} is nested too deeply") from None
 
 
 def _find(name: str, known: Mapping[str, Key], *, what: str, place: str) -> Key:

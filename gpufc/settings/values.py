@@ -7,6 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from gpufc.config import Config, PluginConfig
+from gpufc.settings.document import Stamp
 from gpufc.settings.keys import Key
 
 
@@ -72,3 +73,5 @@ class Settings(Struct, frozen=True):
 
     config: Config
     values: tuple[Value, ...]
+    stamp: Stamp | None = None
+    """That of the file which was read; None without a file, and for a pipe."""

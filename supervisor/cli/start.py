@@ -42,7 +42,8 @@ def command(config_file: str | None, detach: bool, **flags: Any) -> None:
         from supervisor.cli.foreground import serve
         from supervisor.cli.origins import origins
 
-        serve(plan.config, settings.values, origins(flags, config_file))
+        read_from = origins(flags, config_file, settings.stamp)
+        serve(plan.config, settings.values, read_from)
 
 
 def _demo_lines(settings: "Settings") -> tuple[str, ...]:

@@ -14,7 +14,7 @@ import uvloop
 
 from gpufc.config import Config
 from gpufc.errors import GpufcError
-from gpufc.settings import Settings
+from gpufc.settings import Settings, Stamp
 from supervisor import descriptors, front_process, systemd
 from supervisor.app import Front
 from supervisor.cli import preflight
@@ -62,7 +62,7 @@ async def _serve(
         front = Front(
             config,
             values=settings.values,
-            origins=_origins(inheritance.estate),
+            origins=_origins(inheritance.estate, settings.stamp),
             devices=monitor,
             taker=take,
         )
@@ -88,11 +88,13 @@ async def _serve(
         log.close(LAST_LINES_S)
 
 
-def _origins(estate: Estate) -> Origins:
-    """Those of the front before."""
+def _origins(estate: Estate, stamp: Stamp | None) -> Origins:
+    """Those of the front before. `stamp` is that of the file which was read."""
     file = estate.origins.file
     return Origins(
-        read=lambda: checked(taker.configure(estate, resolve)), file=Path(file) if file else None
+        read=lambda: checked(taker.configure(estate, resolve)),
+        file=Path(file) if file else None,
+        stamp=stamp,
     )
 
 

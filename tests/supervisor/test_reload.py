@@ -11,7 +11,7 @@ import pytest
 from gpufc import settings
 from gpufc.config.live import own
 from gpufc.errors import InvalidConfiguration, ReloadRefused, SwapRefused
-from gpufc.settings import Settings
+from gpufc.settings import Settings, Stamp, stamp_of
 from supervisor import reload
 from supervisor.fleet.port import OnReplacement, not_followed
 from supervisor.reload import Origins, Reloader
@@ -44,14 +44,15 @@ class Rig:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.fleet = FakeFleet()
-        self.n_applied = 0
+        self.n_applied = self.n_read = 0
         file.write_text("")
         first = self.read()
         self.config = own(first.config)
-        origins = Origins(read=self.read, file=file)
+        origins = Origins(read=self.read, file=file, stamp=first.stamp)
         self.reloader = Reloader(self.config, first.values, origins, self.fleet, self.applied)
 
     def read(self) -> Settings:
+        self.n_read += 1
         return settings.resolve(flags={"port": "0"}, environ={}, file=self.file)
 
     def applied(self) -> None:
@@ -134,25 +135,15 @@ async def test_a_front_without_origins_refuses(rig: Rig) -> None:
     lone = Reloader(rig.config, (), None, rig.fleet, rig.applied)
     with pytest.raises(ReloadRefused):
         await lone.reload()
-    assert lone.file is None
+    await asyncio.wait_for(lone.watch(), 30)  # there is no file to look at
 
 
 async def test_a_changed_file_is_read_once_it_rests(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = 0
-    look = reload._stamp
-
-    def counted(file: Path) -> tuple[int, int, int] | None:
-        nonlocal looks
-        looks += 1
-        return look(file)
-
     monkeypatch.setattr(reload, "LOOK_S", 0.01)
-    monkeypatch.setattr(reload, "_stamp", counted)
     watching = asyncio.create_task(rig.reloader.watch())
     try:
-        await until(lambda: looks > 1)  # it knows the file as it was
         fresh = rig.file.with_name("fresh")
         fresh.write_text("max_n = 'many'")
         os.replace(fresh, rig.file)  # a faulty one is passed over
@@ -161,3 +152,41 @@ async def test_a_changed_file_is_read_once_it_rests(
         await until(lambda: rig.config.limits.max_n == 2)
     finally:
         watching.cancel()
+
+
+@pytest.mark.parametrize("way", ["in place", "by another file"])
+async def test_a_file_that_changed_before_the_watch_began_is_read(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """A front reads its file, then imports and looks at models; only then it watches."""
+    monkeypatch.setattr(reload, "LOOK_S", 0.01)
+    fresh = rig.file if way == "in place" else rig.file.with_name("fresh")
+    fresh.write_text("max_n = 2")
+    os.replace(fresh, rig.file)
+    watching = asyncio.create_task(rig.reloader.watch())
+    try:
+        await until(lambda: rig.config.limits.max_n == 2)
+    finally:
+        watching.cancel()
+    assert rig.n_applied == 1
+
+
+async def test_a_file_that_stays_as_it_was_read_is_left_alone(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def counted(file: Path) -> Stamp | None:
+        nonlocal looks
+        looks += 1
+        return stamp_of(file)
+
+    monkeypatch.setattr(reload, "LOOK_S", 0.01)
+    monkeypatch.setattr(reload, "stamp_of", counted)
+    n_read = rig.n_read
+    watching = asyncio.create_task(rig.reloader.watch())
+    try:
+        await until(lambda: looks > 3)
+    finally:
+        watching.cancel()
+    assert rig.n_read == n_read
