@@ -281,9 +281,9 @@ class Worker:
     def _load(self, config: ModelConfig, n_sequences: int, on_progress: LoadProgress) -> Backend:
         if config.backend is BackendKind.FAKE:
             from engine_worker.backend.fake.backend import FakeBackend
-            from engine_worker.backend.fake.channel import misspeak_on
+            from engine_worker.backend.fake.channel import link_of
 
-            return FakeBackend.load(config, n_sequences, on_progress, misspeak_on(self._channel))
+            return FakeBackend.load(config, n_sequences, on_progress, link_of(self._channel))
         from engine_worker.backend.llama.backend import LlamaBackend
 
         is_draft = config.model_path != self._boot.model.model_path

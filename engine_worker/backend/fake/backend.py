@@ -14,7 +14,7 @@ import numpy as np
 from engine_worker.backend.candidates import CandidateFinder
 from engine_worker.backend.fake import faults, vocabulary
 from engine_worker.backend.fake.embedder import EMBEDDING_SIZE, EMBEDDING_TOKENS, FakeEmbedder
-from engine_worker.backend.fake.faults import Misspeak, Script, first_time
+from engine_worker.backend.fake.faults import NO_LINK, Link, Script, first_time
 from engine_worker.backend.fake.vocabulary import (
     BOS,
     ENDS,
@@ -40,7 +40,7 @@ from engine_worker.backend.port import (
 )
 from gpufc.adapters import adapter_files
 from gpufc.config import KvUnified, ModelConfig
-from gpufc.errors import DecodeFailed, LinkError, OutOfCells
+from gpufc.errors import DecodeFailed, OutOfCells
 from gpufc.facts import ModelFacts, Pooling
 
 __all__ = ["FakeBackend", "expected_text", "expected_tokens"]
@@ -64,10 +64,6 @@ CHATML = (
 _START = State()
 
 
-def _no_link(fault: str) -> None:
-    raise LinkError(f"no link on which to send {fault}")
-
-
 class _Cell:
     """One KV cell. Slots of a unified cache share it after `copy_prefix`."""
 
@@ -89,9 +85,7 @@ class FakeBackend:
 
     end_tokens = ENDS
 
-    def __init__(
-        self, config: ModelConfig, n_sequences: int, misspeak: Misspeak = _no_link
-    ) -> None:
+    def __init__(self, config: ModelConfig, n_sequences: int, link: Link = NO_LINK) -> None:
         self._script = faults.script_of(config)
         self._held = b"\1" * (self._script.hold_mb << 20)
         self._leaked: list[bytes] = []
@@ -102,7 +96,7 @@ class FakeBackend:
         self._lost = [0] * n_sequences  # by slot, positions whose cells other slots have taken
         self._n_used = 0
         self._own_s = 0.0  # of one token, the least that a step took
-        self._commit = faults.committer(misspeak)
+        self._commit = faults.committer(link)
         self._rows: Logits = np.empty((0, N_VOCAB), np.float32)
         self.facts = _facts(config, n_sequences, cells, self._n_batch, self._script)
 
@@ -112,10 +106,10 @@ class FakeBackend:
         config: ModelConfig,
         n_sequences: int,
         on_progress: LoadProgress,
-        misspeak: Misspeak = _no_link,
+        link: Link = NO_LINK,
     ) -> Self:
         """Play the script's loading. Raises `ConfigError` or, as scripted, `ModelLoadError`."""
-        backend = cls(config, n_sequences, misspeak)
+        backend = cls(config, n_sequences, link)
         faults.play_load(backend._script, on_progress, backend._commit)
         return backend
 

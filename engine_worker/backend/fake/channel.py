@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from engine_worker.backend.fake.faults import Misspeak
+from engine_worker.backend.fake.faults import Link
 from engine_worker.channel import Channel
 from gpufc import wire
 from gpufc.errors import LinkError
@@ -60,8 +60,8 @@ _WORDS: dict[str, Callable[[FakeChannel], bytes]] = {
 }
 
 
-def misspeak_on(channel: Channel) -> Misspeak:
-    """The way to send forbidden messages on a scripted engine's channel."""
+def link_of(channel: Channel) -> Link:
+    """A scripted engine's channel, which can send forbidden messages."""
     if not isinstance(channel, FakeChannel):
         raise TypeError("only a scripted engine's channel can misspeak")
-    return channel.misspeak
+    return channel

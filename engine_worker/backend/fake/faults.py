@@ -29,25 +29,50 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
 
-from engine_worker.backend.fake.vocabulary import FAULTS, MISSPEAKS, NAN
+from engine_worker.backend.fake.vocabulary import FAULTS, FREEZE, MISSPEAKS, NAN
 from engine_worker.backend.port import LoadProgress
 from gpufc.config import ModelConfig
-from gpufc.errors import ConfigError, DecodeFailed, MemoryShort, ModelLoadError
+from gpufc.errors import ConfigError, DecodeFailed, LinkError, MemoryShort, ModelLoadError
 
 Commit = Callable[[str, int], None]
 """Commits a fault, given its exit code: dies, hangs, raises, or misspeaks and returns. `NAN` is not
 among these faults: it is in the logits."""
 
-Misspeak = Callable[[str], None]
-"""Sends one of `MISSPEAKS` on the link."""
+SENT_S = 60.0
+"""How long a process that is about to freeze waits for its messages to leave."""
 
 HOG_BLOCK_BYTES = 16 << 20
 HOG_LIMIT_BYTES = 2 << 30
+
+
+class Link(Protocol):
+    """The scripted engine's way to its front."""
+
+    def misspeak(self, fault: str) -> None:
+        """Send one of `MISSPEAKS`. Raises `LinkError` without a link."""
+        ...
+
+    def wait_sent(self, timeout_s: float) -> None:
+        """Wait until all messages so far have left, at most for `timeout_s`."""
+        ...
+
+
+class _NoLink:
+    """Implements `Link` for an engine outside a worker."""
+
+    def misspeak(self, fault: str) -> None:
+        raise LinkError(f"no link on which to send {fault}")
+
+    def wait_sent(self, timeout_s: float) -> None:
+        pass
+
+
+NO_LINK = _NoLink()
 
 
 class Script(Struct, frozen=True, forbid_unknown_fields=True):
@@ -135,13 +160,15 @@ def first_time(marker: str) -> bool:
     return True
 
 
-def committer(misspeak: Misspeak) -> Commit:
-    """The function that commits faults, given the way to misspeak."""
+def committer(link: Link) -> Commit:
+    """The function that commits faults, given the link."""
 
     def commit(fault: str, code: int) -> None:
         if fault in MISSPEAKS:
-            misspeak(fault)  # the engine goes on, unaware of it
+            link.misspeak(fault)  # the engine goes on, unaware of it
             return
+        if fault == FREEZE:  # the thread that sends stands still as well
+            link.wait_sent(SENT_S)
         _DEEDS[fault](code)
         raise AssertionError(f"the fault {fault} returned")
 
@@ -199,7 +226,7 @@ _DEEDS: dict[str, Callable[[int], None]] = {
     "kill": _die_of(signal.SIGKILL),
     "exit": os._exit,
     "hang": _hang,
-    "freeze": _freeze,
+    FREEZE: _freeze,
     "hog": _hog,
     "raise": _raise,
     "decode_error": _decode_error,

@@ -41,9 +41,10 @@ GENERATED = 272
 N_VOCAB = GENERATED + 256
 
 NAN = "nan"
+FREEZE = "freeze"
 MISSPEAKS = frozenset({"garbage", "oversize", "duplicate", "old_epoch"})
 FAULTS = MISSPEAKS | {
-    *("segv", "abort", "kill", "exit", "hang", "freeze", "hog", "raise", "decode_error", NAN)
+    *("segv", "abort", "kill", "exit", "hang", FREEZE, "hog", "raise", "decode_error", NAN)
 }
 IN_PROMPT = -1
 

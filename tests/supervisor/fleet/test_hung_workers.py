@@ -143,8 +143,7 @@ async def records(started: Started, n: int) -> list[CrashRecord]:
 async def test_a_fault_in_the_engine_thread(
     start_real: StartReal, fault: str, verdict: str
 ) -> None:
-    # with some time in each step, or a frozen process would not have sent its third token
-    started = await start_real("step_ms=100")
+    started = await start_real()
     worker = await started.until_ready()
     generate(worker, f"[[{fault}@3]]")
     await started.listener.until(lambda: n_tokens(started) == 3)

@@ -4,12 +4,21 @@ import os
 import signal
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 
+from engine_worker.backend.fake import faults
 from engine_worker.backend.fake.backend import FakeBackend, expected_text, expected_tokens
-from engine_worker.backend.fake.vocabulary import EOS, GENERATED, N_VOCAB, parse_directive, tokenize
+from engine_worker.backend.fake.vocabulary import (
+    EOS,
+    FREEZE,
+    GENERATED,
+    N_VOCAB,
+    parse_directive,
+    tokenize,
+)
 from engine_worker.backend.port import SPARE_OUTPUTS, Batch
 from engine_worker.sampling.sampler import Sampler
 from gpufc.config import BackendKind, KvUnified, ModelConfig
@@ -258,6 +267,27 @@ def test_faults_that_end_or_hang_the_process(fault: str, exit_code: int | None) 
     child.join()
     child.close()
     heard.close()
+
+
+def test_a_process_freezes_when_its_messages_have_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    class RecordingLink:
+        def misspeak(self, fault: str) -> None:
+            seen.append(fault)
+
+        def wait_sent(self, timeout_s: float) -> None:
+            seen.append("sent")
+
+    def freeze(_: int) -> NoReturn:
+        seen.append(FREEZE)
+        raise InterruptedError
+
+    monkeypatch.setitem(faults._DEEDS, FREEZE, freeze)
+    backend = FakeBackend(ModelConfig(n_ctx=1024), 4, RecordingLink())
+    with pytest.raises(InterruptedError):
+        generate(backend, tokenize("[[duplicate@1]] [[freeze@2]]"), 3)
+    assert seen == ["duplicate", "sent", FREEZE]
 
 
 def test_the_script_makes_loading_fail_once(tmp_path: Path) -> None:
