@@ -1,7 +1,6 @@
 """From a plan to the batch that a backend computes, and to the rows that are chosen from. Pure."""
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import TypeGuard
 
 from engine_worker.backend.candidates import MaskWords
 from engine_worker.backend.port import Batch
@@ -9,7 +8,7 @@ from engine_worker.constraints.guide import Guide
 from engine_worker.constraints.step_masks import Wanted
 from engine_worker.sampling.batch import Pick
 from engine_worker.sampling.sampler import Sampler
-from engine_worker.scheduling.plan import Chunk, Decode, Plan, Work
+from engine_worker.scheduling.plan import Chunk, Decode, Plan, Work, chooses
 from engine_worker.text.sequence import Sequence
 from gpufc.adapters import Adapters
 from gpufc.sampling import SamplingParams
@@ -53,7 +52,7 @@ def guided(plan: Plan) -> list[Wanted]:
     return [
         Wanted(work.sequence.guide, work.draft, is_needed=_needs_mask(work.sequence, work.draft))
         for work in plan.work
-        if _chooses(work) and work.sequence.guide is not None
+        if chooses(work) and work.sequence.guide is not None
     ]
 
 
@@ -75,16 +74,11 @@ def guides_ahead(gained: Iterable[Sequence]) -> list[Guide]:
     ]
 
 
-def _chooses(work: Work) -> TypeGuard[Decode | Chunk]:
-    """Whether a token is chosen after the work."""
-    return isinstance(work, Decode) or (isinstance(work, Chunk) and work.is_last)
-
-
 def picks(work: Work, padding: Pick, guides_masks: Iterator[list[MaskWords | None]]) -> list[Pick]:
     """A pick for each row of work: for the token after the last computed one, and after each guess;
     `padding` for a row from which no token is chosen. `guides_masks` goes on with those of the next
     guide of `guided`."""
-    if not _chooses(work):
+    if not chooses(work):
         return [padding] * work.n_rows
     sequence, draft, guide = work.sequence, work.draft, work.sequence.guide
     tokens, choice = sequence.tokens, sequence.spec.choice

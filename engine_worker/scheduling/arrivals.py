@@ -105,7 +105,7 @@ class BeginTogether:
         # a CPU's step is long: requests that came during the one that made this one ready came
         # together with it
         latest = ready - 1 if self._on_device else ready
-        most = LIKE * (len(sequence.tokens) - sequence.n_gained)
+        most = LIKE * (sequence.n_prompt + len(sequence.spec.tokens))
         return any(
             (not ready or self._times[other].arrived <= latest)
             and len(other.tokens) <= most
@@ -118,4 +118,4 @@ class BeginTogether:
 def _stops_before_its_first_token(sequence: Sequence) -> bool:
     """Not for a request of one token, nor after tokens were gained, by this worker or another; and
     not in exact replay: its last token needs the same kernels as the rest of its prompt."""
-    return sequence.room > 1 and not sequence.n_generated and not sequence.exact
+    return sequence.room > 1 and not sequence.has_begun and not sequence.exact

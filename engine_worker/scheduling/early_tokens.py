@@ -15,13 +15,16 @@ computed (`BeginTogether`), the first one's token comes as late as the last one'
   the first one, which was computed while the others arrived. Then all trickle.
 - A stream that trickles is not stopped for longer than `TRICKLE_S`.
 
+A client has a sequence's first token with the first step that chooses one. Tokens that a guide
+forces before it come with it, and those after it with the same step.
+
 A replay has its next token as soon as it can: its client sees it stand still.
 """
 
 import collections.abc
 
 from engine_worker.scheduling.pausing import Limits, Pausing, n_left, n_pending
-from engine_worker.scheduling.plan import Chunk, Plan
+from engine_worker.scheduling.plan import Chunk, Plan, chooses
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.text.sequence import Sequence
 
@@ -50,8 +53,10 @@ class EarlyTokens:
         self._inner = inner
         self._batch_tokens = batch_tokens
         self._costs = costs
+        self._n_told: dict[Sequence, int] = {}  # steps in which each sequence gained tokens
 
     def arrived(self, sequence: Sequence) -> None:
+        self._n_told[sequence] = 0
         self._inner.arrived(sequence)
 
     def going(
@@ -102,9 +107,13 @@ class EarlyTokens:
         ]
 
     def computed(self, plan: Plan) -> None:
+        for work in plan.work:
+            if chooses(work):
+                self._n_told[work.sequence] += 1
         self._inner.computed(plan)
 
     def ended(self, sequence: Sequence) -> None:
+        del self._n_told[sequence]
         self._inner.ended(sequence)
 
     def _is_short(
@@ -113,7 +122,7 @@ class EarlyTokens:
         n_tokens = n_pending(prompts)
         step_s = self._costs.seconds(min(n_tokens, self._batch_tokens), 1)
         n_steps = max(1.0, n_tokens / self._batch_tokens)
-        trickles = _has_long(prompts) or any(seq.n_gained > 1 for seq in ready)
+        trickles = _has_long(prompts) or any(self._n_told[seq] > 1 for seq in ready)
         most_s = TRICKLE_S if trickles else PAUSE_S
         return step_s is not None and step_s * n_steps <= most_s
 

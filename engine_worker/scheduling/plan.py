@@ -3,7 +3,7 @@
 Each kind of work is a class of its own. A policy may bring a further kind: `Work` is the protocol.
 """
 
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeGuard
 
 from msgspec import Struct
 
@@ -146,6 +146,11 @@ class Decoding(Struct, frozen=True):
     work: list[Work]
     n_ready: int
     n_drafted: int
+
+
+def chooses(work: Work) -> TypeGuard[Decode | Chunk]:
+    """Whether a token is chosen after the work."""
+    return isinstance(work, Decode) or (isinstance(work, Chunk) and work.is_last)
 
 
 class Plan(Struct, frozen=True):

@@ -295,7 +295,7 @@ def _most(sequence: Sequence, budget: int) -> int:
     """Tokens of a prompt that a step may compute beside running streams. A policy does not hold up
     an answer that has begun, nor change the chunks of an exact replay."""
     most = sequence.spec.batching.chunk_tokens
-    return budget if most is None or sequence.n_generated or sequence.exact else min(budget, most)
+    return budget if most is None or sequence.has_begun or sequence.exact else min(budget, most)
 
 
 def _scores_any(chunks: list[Chunk]) -> bool:

@@ -30,12 +30,13 @@ def computed(plan: Plan) -> list[Computed]:
 
 
 def step(planner: Scheduler, token: int = 97) -> Plan:
-    """Plan, commit, and let each finished chunk produce a token."""
+    """Plan, commit, and let each finished chunk produce a token, and those that are forced then."""
     plan = planner.plan()
     planner.commit(plan)
     for item in computed(plan):
         if item.output:
             item.sequence.accept(token)
+            item.sequence.jump()
     return plan
 
 

@@ -17,9 +17,10 @@ def wished(
     *,
     tokens: tuple[int, ...] = (),
     replay: Replay = Replay.FAST,
+    regex: str = "",
 ) -> Sequence:
     plain = spec(request, prompt, tokens=tokens, replay=replay)
-    return sequence(structs.replace(plain, batching=Batching(later, chunk_tokens)))
+    return sequence(structs.replace(plain, batching=Batching(later, chunk_tokens)), regex=regex)
 
 
 def test_a_prompt_is_computed_earlier_or_later_than_its_length_says() -> None:
@@ -55,6 +56,14 @@ def test_a_prompt_takes_no_more_of_a_step_than_it_may_beside_a_stream() -> None:
     assert step(planner) == [(1, 2, True), (2, 28, True)]
     add(planner, wished(3, 30, chunk_tokens=MIN_CHUNK), wished(4, 6))
     assert step(planner) == [(1, 1, True), (2, 1, True), (3, 8, False), (4, 6, True)]
+
+
+def test_a_forced_opening_is_no_answer_that_has_begun() -> None:
+    planner = scheduler(batch_tokens=32)
+    add(planner, wished(1, 2))
+    step(planner)
+    add(planner, wished(2, 20, chunk_tokens=MIN_CHUNK, regex="opening[a-z]*"))
+    assert step(planner) == [(1, 1, True), (2, MIN_CHUNK, False)]
 
 
 def test_an_answer_that_has_begun_and_an_exact_replay_are_not_held_up() -> None:

@@ -24,11 +24,12 @@ def burst(
     batch_tokens: int = 512,
     n_prompt: int = N_PROMPT,
     tokens: tuple[int, ...] = (),
+    regex: str = "",
 ) -> Scheduler:
     """Prompts that have arrived, each token of which takes so long."""
     planner = quiet(token_s, n_prompts, batch_tokens)
-    numbers = range(n_prompts)
-    add(planner, *(sequence(spec(n, prompt=n_prompt, tokens=tokens)) for n in numbers))
+    specs = [spec(n, prompt=n_prompt, tokens=tokens) for n in range(n_prompts)]
+    add(planner, *(sequence(one, regex=regex) for one in specs))
     return planner
 
 
@@ -196,3 +197,34 @@ def test_a_stream_that_was_preempted_comes_back_to_no_burst() -> None:
         step(planner)
     planner.preempt(planner.running[-1])
     assert [(request, output) for request, _, output in step(planner)][:2] == [(0, True), (1, True)]
+
+
+OPENING = "an opening: "
+GUIDED = [OPENING + "[a-z]*", OPENING + "(a, and so on: |b)[a-z]*"]
+"""Answers with a forced opening, and with forced tokens behind the first chosen one as well."""
+
+
+@pytest.mark.parametrize("regex", GUIDED)
+@pytest.mark.parametrize("batch_tokens", [128, 250, 512])
+@pytest.mark.parametrize("n_prompts", [3, 8, 16])
+def test_a_guided_burst_begins_as_one_of_prompts_as_long(
+    regex: str, batch_tokens: int, n_prompts: int
+) -> None:
+    size = N_PROMPT + len(OPENING)
+    token_s = PAUSE_S / (n_prompts * size)
+    guided = burst(token_s, n_prompts=n_prompts, batch_tokens=batch_tokens, regex=regex)
+    plain = burst(token_s, n_prompts=n_prompts, batch_tokens=batch_tokens, n_prompt=size)
+    while plain.waiting or not all(seq.is_decoding and seq.n_gained for seq in plain.running):
+        assert step(guided) == step(plain)
+    assert step(guided) == [(number, 1, True) for number in range(n_prompts)]
+
+
+@pytest.mark.parametrize("regex", GUIDED)
+def test_half_of_a_guided_burst_begins_early(regex: str) -> None:
+    size = N_PROMPT + len(OPENING)
+    planner = burst(PAUSE_S / (8 * size), n_prompts=8, regex=regex)
+    assert [step(planner) for _ in range(3)] == [
+        [(number, size, True) for number in range(4)],
+        [(number, size, True) for number in range(4, 8)],
+        [(number, 1, True) for number in range(8)],
+    ]

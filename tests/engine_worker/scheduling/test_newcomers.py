@@ -44,8 +44,10 @@ def crowded(
     return made
 
 
-def of(scope: str, number: int, n_prompt: int = 4, max_tokens: int | None = None) -> Sequence:
-    return sequence(spec(number, n_prompt, scope=scope, max_tokens=max_tokens))
+def of(
+    scope: str, number: int, n_prompt: int = 4, max_tokens: int | None = None, regex: str = ""
+) -> Sequence:
+    return sequence(spec(number, n_prompt, scope=scope, max_tokens=max_tokens), regex=regex)
 
 
 def numbers(work: list[tuple[int, int, bool]]) -> set[int]:
@@ -57,6 +59,14 @@ def test_a_crowd_waits_for_the_prompt_of_another_scope() -> None:
     add(made, of("b", 9, 20))
     assert step(made) == [(9, 16, False)]
     assert step(made) == [(9, 4, True)]
+    assert numbers(step(made)) == {1, 2, 3, 9}
+
+
+def test_a_forced_opening_makes_no_stream_of_a_newcomer() -> None:
+    made = crowded()
+    add(made, of("b", 9, 14, regex="opening[a-z]*"))
+    assert step(made) == [(9, 16, False)]
+    assert step(made) == [(9, 5, True)]
     assert numbers(step(made)) == {1, 2, 3, 9}
 
 

@@ -1,12 +1,16 @@
 """Sequences for tests: real ones, with tokens that are easy to read."""
 
+from engine_worker.constraints.guide import Guide
 from engine_worker.sampling.sampler import Sampler
+from engine_worker.scheduling.policies import MAX_JUMP
 from engine_worker.text.sequence import Sequence
 from gpufc.adapters import Adapters
 from gpufc.config import Replay
+from gpufc.constraint import Constraint, ConstraintKind
 from gpufc.ids import Epoch, RequestId, RequestNo
 from gpufc.protocol import Generate
 from gpufc.sampling import SamplingParams
+from tests.engine_worker.constraints.matchers import TOKENIZER, matcher
 
 N_VOCAB = 300
 END = frozenset({299})
@@ -45,12 +49,16 @@ def spec(
     )
 
 
-def sequence(request: Generate, n_ctx: int = 1000) -> Sequence:
-    """The sequence of a request, with a vocabulary of bytes."""
+def sequence(request: Generate, n_ctx: int = 1000, *, regex: str = "") -> Sequence:
+    """The sequence of a request, with a vocabulary of bytes. Its answer matches the `regex`, if one
+    is given, and forced tokens are computed together."""
+    constraint = Constraint(ConstraintKind.REGEX, regex)
     return Sequence(
         request,
         sampler=Sampler(request.sampling, N_VOCAB, END),
         piece=lambda token: bytes([token]),
         is_end=END.__contains__,
         n_ctx=n_ctx,
+        guide=Guide(matcher(constraint), TOKENIZER.n_words) if regex else None,
+        max_jump=MAX_JUMP,
     )
