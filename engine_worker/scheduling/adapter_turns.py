@@ -4,60 +4,67 @@ have the same ones. Pure."""
 from collections.abc import Iterable
 
 from engine_worker.scheduling.plan import Plan
-from engine_worker.scheduling.turns import Turns
+from engine_worker.scheduling.rota import Rota
+from engine_worker.scheduling.step_costs import StepCosts
+from engine_worker.scheduling.turns import LONGEST_S, Turns
 from engine_worker.text.sequence import Sequence
 from gpufc.adapters import Adapters
+from gpufc.protocol import MIN_CHUNK
 
 
 class AdapterTurns:
     """Which sequences the next step may compute: those with the adapters whose turn it is.
 
-    `inner` decides first. Each set of adapters that any sequence has gets one step in turn. While
-    no sequence has any, the turns cost nothing.
+    `inner` decides first. Each set of adapters that any sequence has gets one step in turn, so that
+    a stream has a token in each round. Prompts of all other sets take at most `LONGEST_S` of a
+    round together, or `MIN_CHUNK` tokens each. While all sequences have one set, the turns cost
+    nothing.
     """
 
-    def __init__(self, inner: Turns) -> None:
+    def __init__(self, inner: Turns, costs: StepCosts) -> None:
         self._inner = inner
-        self._turn: Adapters = ()
-        self._n_adapted = 0  # sequences with adapters
+        self._costs = costs
+        self._rota: Rota[Adapters] = Rota()
+        self._turn: Adapters | None = None
+        self._n_others = 0  # sets whose turn it is not
+        self._streams_wait = False
 
     def arrived(self, sequence: Sequence) -> None:
         self._inner.arrived(sequence)
-        self._n_adapted += bool(sequence.spec.adapters)
+        self._rota.arrived(sequence.spec.adapters)
 
     def ended(self, sequence: Sequence) -> None:
         self._inner.ended(sequence)
-        self._n_adapted -= bool(sequence.spec.adapters)
-        if not self._n_adapted:
-            self._turn = ()
+        self._rota.ended(sequence.spec.adapters)
 
     def of(self, sequences: list[Sequence]) -> list[Sequence]:
         may = self._inner.of(sequences)
-        if not self._n_adapted:
+        if len(self._rota) < 2:
             return may
         return [seq for seq in may if seq.spec.adapters == self._turn]
 
     def settle(self, sequences: Iterable[Sequence]) -> None:
-        """Give the turn to adapters that one of the sequences has."""
-        if not self._n_adapted:
+        if len(self._rota) < 2:
             self._inner.settle(sequences)
+            self._n_others = 0
             return
-        all_known = list(sequences)
-        self._inner.settle(all_known)
-        known = dict.fromkeys(seq.spec.adapters for seq in self._inner.of(all_known))
-        if self._turn not in known:
-            self._turn = next(iter(known), ())
+        known = list(sequences)
+        self._inner.settle(known)
+        may = self._inner.of(known)
+        sets = {seq.spec.adapters for seq in may}
+        self._turn = self._rota.next_of(sets)
+        self._n_others = max(0, len(sets) - 1)
+        self._streams_wait = any(s.is_decoding and s.spec.adapters != self._turn for s in may)
 
     def most_tokens(self, batch_tokens: int) -> int:
-        return self._inner.most_tokens(batch_tokens)
+        most = self._inner.most_tokens(batch_tokens)
+        if not (self._n_others and self._streams_wait):
+            return most
+        share = self._costs.tokens_within(LONGEST_S / self._n_others, batch_tokens)
+        return min(most, max(MIN_CHUNK, share))
 
     def passed(self, plan: Plan, sequences: Iterable[Sequence]) -> None:
         """The next set of adapters has its turn."""
-        if not self._n_adapted:
-            self._inner.passed(plan, sequences)
-            return
-        all_known = list(sequences)
-        self._inner.passed(plan, all_known)
-        known = list(dict.fromkeys(seq.spec.adapters for seq in all_known))
-        after = known.index(self._turn) + 1 if self._turn in known else 0
-        self._turn = known[after % len(known)] if known else ()
+        if self._turn is not None:
+            self._rota.had_turn(self._turn)
+        self._inner.passed(plan, sequences)

@@ -110,6 +110,6 @@ def _turns(profile: Profile, max_running: int, costs: StepCosts) -> Turns:
     turns: Turns = AllAtOnce()
     if profile.one_a_pass:
         turns = SingleTurns(turns, costs)
-    turns = AdapterTurns(turns)
+    turns = AdapterTurns(turns, costs)
     turns = NewcomersFirst.over(turns, profile, max_running, costs)
     return turns

@@ -3,20 +3,16 @@
 from collections.abc import Iterable
 
 from engine_worker.scheduling.plan import Plan
+from engine_worker.scheduling.rota import Rota
 from engine_worker.scheduling.step_costs import StepCosts
-from engine_worker.scheduling.turns import Turns
+from engine_worker.scheduling.turns import LONGEST_S, Turns
 from engine_worker.text.sequence import Sequence
 from gpufc.ids import RequestNo
 from gpufc.protocol import MIN_CHUNK
 
-NO_TURN = RequestNo(-1)
-
-LONGEST_S = 0.25
-"""Of a step with a prompt: the next tokens of all other sequences come that much later."""
-
 
 class SingleTurns:
-    """One sequence computes in each step: of those that `inner` allows, the next one by number.
+    """One sequence computes in each step: of those that `inner` allows, each one in turn.
 
     While a prompt is being computed, no sequence starts: it could wait for the prefix that this
     prompt is about to have, and a step for it would be empty. Beside other sequences a prompt has
@@ -27,13 +23,16 @@ class SingleTurns:
         self._inner = inner
         self._costs = costs
         self._is_alone = True
-        self._turn = self._last = NO_TURN
+        self._rota: Rota[RequestNo] = Rota()
+        self._turn: RequestNo | None = None
 
     def arrived(self, sequence: Sequence) -> None:
         self._inner.arrived(sequence)
+        self._rota.arrived(sequence.request)
 
     def ended(self, sequence: Sequence) -> None:
         self._inner.ended(sequence)
+        self._rota.ended(sequence.request)
 
     def settle(self, sequences: Iterable[Sequence]) -> None:
         known = list(sequences)
@@ -42,9 +41,7 @@ class SingleTurns:
         if any(seq.slot is not None and not seq.is_decoding for seq in may):
             may = [seq for seq in may if seq.slot is not None]
         self._is_alone = len(may) <= 1
-        numbers = sorted(seq.request for seq in may)
-        later = (number for number in numbers if number > self._last)
-        self._turn = next(later, numbers[0] if numbers else NO_TURN)
+        self._turn = self._rota.next_of({seq.request for seq in may})
 
     def of(self, sequences: list[Sequence]) -> list[Sequence]:
         return [seq for seq in self._inner.of(sequences) if seq.request == self._turn]
@@ -57,5 +54,6 @@ class SingleTurns:
 
     def passed(self, plan: Plan, sequences: Iterable[Sequence]) -> None:
         """The next sequence has its turn."""
-        self._last = self._turn
+        if self._turn is not None:
+            self._rota.had_turn(self._turn)
         self._inner.passed(plan, sequences)

@@ -6,6 +6,9 @@ from typing import Protocol
 from engine_worker.scheduling.plan import Plan
 from engine_worker.text.sequence import Sequence
 
+LONGEST_S = 0.25
+"""Of steps with prompts while streams wait for their turn: their next tokens come so much later."""
+
 
 class Turns(Protocol):
     """Decides which sequences the next step may compute. Asking changes nothing."""

@@ -1,5 +1,6 @@
 """Turns of adapters: one set a step, and every set in turn."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -8,10 +9,12 @@ from engine_worker.backend.fake.vocabulary import tokenize
 from engine_worker.backend.port import Batch
 from engine_worker.scheduling.adapter_turns import AdapterTurns
 from engine_worker.scheduling.plan import Plan
-from engine_worker.scheduling.turns import AllAtOnce
+from engine_worker.scheduling.step_costs import StepCosts
+from engine_worker.scheduling.turns import LONGEST_S, AllAtOnce
 from gpufc.adapters import Adapters, AdapterUse
 from gpufc.config import BackendKind, KvUnified, ModelConfig
 from tests.engine_worker.engine.engine_runs import EngineRun
+from tests.engine_worker.scheduling.mixed_planner import add, scheduler, step
 from tests.engine_worker.text.sequences import sequence, spec
 
 A: Adapters = (AdapterUse("a"),)
@@ -21,7 +24,7 @@ NOTHING = Plan([], [], [])
 
 
 def test_without_adapters_every_sequence_has_every_turn() -> None:
-    turns = AdapterTurns(AllAtOnce())
+    turns = AdapterTurns(AllAtOnce(), StepCosts())
     sequences = [sequence(spec(number)) for number in (1, 2)]
     for each in sequences:
         turns.arrived(each)
@@ -30,7 +33,7 @@ def test_without_adapters_every_sequence_has_every_turn() -> None:
 
 
 def test_each_set_of_adapters_has_a_step_in_turn() -> None:
-    turns = AdapterTurns(AllAtOnce())
+    turns = AdapterTurns(AllAtOnce(), StepCosts())
     chosen = [A, (), B, A, HALF]
     sequences = [sequence(spec(n, adapters=a)) for n, a in enumerate(chosen, 1)]
     for each in sequences:
@@ -45,7 +48,7 @@ def test_each_set_of_adapters_has_a_step_in_turn() -> None:
 
 
 def test_a_set_without_sequences_loses_its_turn() -> None:
-    turns = AdapterTurns(AllAtOnce())
+    turns = AdapterTurns(AllAtOnce(), StepCosts())
     one, other = sequence(spec(1, adapters=A)), sequence(spec(2, adapters=B))
     for each in (one, other):
         turns.arrived(each)
@@ -54,6 +57,70 @@ def test_a_set_without_sequences_loses_its_turn() -> None:
     left = [seq for seq in (one, other) if seq is not first]
     turns.settle(left)
     assert turns.of(left) == left
+
+
+SETS: list[Adapters] = [(), A, B, HALF]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    streams=st.lists(st.sampled_from(SETS), min_size=1, max_size=2),
+    flow=st.lists(st.tuples(st.sampled_from(SETS), st.integers(1, 3)), min_size=1, max_size=60),
+)
+def test_no_flow_of_requests_keeps_a_stream_waiting(
+    streams: list[Adapters], flow: list[tuple[Adapters, int]]
+) -> None:
+    """In as many steps as there are sets, every stream has a token."""
+    planner = scheduler(max_running=4, batch_tokens=16)
+    held = [sequence(spec(n, 4, adapters=a)) for n, a in enumerate(streams)]
+    add(planner, *held)
+    while not all(one.n_gained > 2 for one in held):  # they have left their burst
+        step(planner)
+    coming = [
+        sequence(spec(n, 4, adapters=a, max_tokens=most)) for n, (a, most) in enumerate(flow, 9)
+    ]
+    add(planner, *coming)
+    last = {one: (0, one.n_gained) for one in held}
+    for number in range(1, 40):
+        step(planner)
+        for one in [one for one in planner.running if one.finish is not None]:
+            planner.finish(one)
+        last = {
+            one: (at, n) if one.n_gained == n else (number, one.n_gained)
+            for one, (at, n) in last.items()
+        }
+        assert all(number - at < len(SETS) for at, _ in last.values())
+
+
+@pytest.mark.parametrize("others", [[A], [A, HALF], [A, HALF, ()]])
+def test_prompts_of_other_sets_delay_a_stream_by_a_bounded_time(others: list[Adapters]) -> None:
+    costs = StepCosts()
+    token_s = LONGEST_S / 96
+    for n_tokens in (1, 512):
+        costs.computed(n_tokens, n_tokens * token_s)
+    planner = scheduler(max_running=8, n_slots=9, batch_tokens=512, costs=costs)
+    stream = sequence(spec(1, 4, adapters=B))
+    add(planner, stream)
+    for _ in range(3):
+        step(planner)
+    prompts = [sequence(spec(n, 900, adapters=a)) for n, a in enumerate(others, 2)]
+    add(planner, *prompts)
+    waited, longest = 0, 0
+    while not all(one.n_gained for one in prompts):
+        n_gained = stream.n_gained
+        waited += sum(count for _, count, _ in step(planner))
+        if stream.n_gained > n_gained:
+            longest, waited = max(longest, waited), 0
+    assert 80 <= longest <= 96 + 1 + len(others)
+
+
+def test_prompts_have_whole_batches_while_no_stream_of_another_set_waits() -> None:
+    costs = StepCosts()
+    for n_tokens in (1, 64):
+        costs.computed(n_tokens, n_tokens * LONGEST_S)
+    planner = scheduler(batch_tokens=64, costs=costs)
+    add(planner, sequence(spec(1, 90, adapters=A)), sequence(spec(2, 90, adapters=B)))
+    assert [step(planner) for _ in range(2)] == [[(1, 64, False)], [(2, 64, False)]]
 
 
 class OneSetABatch(FakeBackend):

@@ -1,5 +1,7 @@
 """Turns of single sequences: one a step, and every one in turn."""
 
+from itertools import pairwise
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -7,9 +9,9 @@ from engine_worker.backend.fake.backend import FakeBackend, expected_tokens
 from engine_worker.backend.fake.vocabulary import tokenize
 from engine_worker.backend.port import Batch
 from engine_worker.scheduling.plan import Plan
-from engine_worker.scheduling.single_turns import LONGEST_S, SingleTurns
+from engine_worker.scheduling.single_turns import SingleTurns
 from engine_worker.scheduling.step_costs import StepCosts
-from engine_worker.scheduling.turns import AllAtOnce
+from engine_worker.scheduling.turns import LONGEST_S, AllAtOnce
 from gpufc.config import BackendKind, KvUnified, ModelConfig
 from tests.engine_worker.engine.engine_runs import EngineRun
 from tests.engine_worker.text.sequences import sequence, spec
@@ -20,24 +22,46 @@ NOTHING = Plan([], [], [])
 def test_each_sequence_has_a_step_in_turn() -> None:
     turns = SingleTurns(AllAtOnce(), StepCosts())
     sequences = [sequence(spec(number)) for number in (4, 2, 7)]
+    for each in sequences:
+        turns.arrived(each)
     steps = []
     for _ in range(6):
         for _ in range(2):  # to settle again decides the same
             turns.settle(sequences)
         steps += [seq.request for seq in turns.of(sequences)]
         turns.passed(NOTHING, sequences)
-    assert steps == [2, 4, 7, 2, 4, 7]
+    assert steps == [4, 2, 7, 4, 2, 7]
 
 
 def test_a_sequence_that_has_ended_loses_its_turn() -> None:
     turns = SingleTurns(AllAtOnce(), StepCosts())
     one, other = sequence(spec(1)), sequence(spec(2))
+    turns.arrived(one)
+    turns.arrived(other)
     turns.settle([one, other])
     assert turns.of([one, other]) == [one]
     turns.settle([other])
     assert turns.of([other]) == [other]
     turns.settle([])
     assert turns.of([]) == []
+
+
+def test_requests_of_one_step_each_starve_no_other() -> None:
+    turns = SingleTurns(AllAtOnce(), StepCosts())
+    stream = sequence(spec(1))
+    turns.arrived(stream)
+    steps = []
+    others = [sequence(spec(number)) for number in range(2, 8)]
+    turns.arrived(others[0])
+    for one, later in pairwise(others):
+        turns.arrived(later)
+        known = [stream, one, later]
+        turns.settle(known)
+        (computed,) = turns.of(known)
+        steps.append(computed.request)
+        turns.passed(NOTHING, known)
+        turns.ended(one)
+    assert steps == [1, 3, 1, 5, 1]
 
 
 class OneAPass(FakeBackend):
