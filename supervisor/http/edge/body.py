@@ -45,11 +45,13 @@ UNTYPED = ("/api/",)
 
 class Weighed(NamedTuple):
     """The memory of a body's values, and its parts that take long to decode: the stretches of it
-    that are inside a long string, and whether there are many values."""
+    that are inside a long string, and whether there are many values. `n_members` are those of all
+    its objects."""
 
     n_bytes: int
     stretches: Sequence[Stretch] = ()
     has_many_values: bool = False
+    n_members: int = 0
 
 
 LIGHT = Weighed(0)
@@ -275,13 +277,14 @@ def _weighed(body: Body) -> Weighed:
         end = cost.end
         _let_others_have_the_interpreter()
     long = [one for one in stretches if one[1] - one[0] >= LEAST_BYTES]
-    return Weighed(cost.n_bytes, long, cost.is_much)
+    return Weighed(cost.n_bytes, long, cost.is_much, cost.n_members)
 
 
 def _decode(body: Body, kind: type[T], weighed: Weighed = LIGHT) -> T:
     if not (weighed.stretches or weighed.has_many_values):
         return decode(body, kind)
-    return decode_in_steps(body, weighed.stretches, kind, _let_others_have_the_interpreter)
+    parts = weighed.stretches, weighed.n_members
+    return decode_in_steps(body, *parts, kind, _let_others_have_the_interpreter)
 
 
 def _let_others_have_the_interpreter() -> None:

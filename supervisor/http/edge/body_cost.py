@@ -48,6 +48,8 @@ class Cost(Struct, frozen=True):
     n_chars: int = 0
     width: int = 0
     """Of the widest character, in bytes; 0 if all are plain ASCII."""
+    n_members: int = 0
+    """Of all objects; of several with one name each counts."""
 
     @property
     def n_bytes(self) -> int:
@@ -67,7 +69,7 @@ class Cost(Struct, frozen=True):
 def weigh(text: bytes | bytearray | mmap) -> Iterator[Cost]:
     """The cost so far, after each piece. Valid JSON is weighed right; of other texts only the time
     is bounded."""
-    elements = n_escapes = n_chars = width = 0
+    elements = n_escapes = n_chars = width = n_members = 0
     in_string = False
     start = 0
     while start < len(text):
@@ -86,7 +88,8 @@ def weigh(text: bytes | bytearray | mmap) -> Iterator[Cost]:
         structure = outside.translate(None, _REST)
         members, containers = structure.count(b":"), structure.count(b"[") + structure.count(b"{")
         elements += structure.count(b",") + MEMBER * members + CONTAINER * containers
-        yield Cost(elements + n_escapes // ESCAPES, end, is_inside, n_chars, width)
+        n_members += members
+        yield Cost(elements + n_escapes // ESCAPES, end, is_inside, n_chars, width, n_members)
         start = end
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from supervisor.http.edge.many_values import decode_in_parts
+from supervisor.http.edge.many_values import decode_in_parts, members_in
 from supervisor.http.edge.values import converted, decode, without_mark
 
 T = TypeVar("T")
@@ -33,22 +33,28 @@ _HIGH_SURROGATES = (b"d8", b"d9", b"da", b"db")
 
 
 def decode_in_steps(
-    text: Text, stretches: Sequence[Stretch], kind: type[T], between: Callable[[], object]
+    text: Text,
+    stretches: Sequence[Stretch],
+    n_members: int,
+    kind: type[T],
+    between: Callable[[], object],
 ) -> T:
     """The text as `decode` reads it; `between` is called between steps. Raises msgspec's errors.
-    Of members of one name only the last is read: `decode` would refuse a wrong one before it, too.
 
     What the steps refuse is decoded at once: another way to the value refuses more, such as deep
-    levels in an unknown field, and names other places in its errors.
+    levels in an unknown field, and names other places in its errors. So is a text with several
+    members of one name in an object, which the steps find by `n_members`: of these the last one
+    counts, and `decode` refuses a wrong one before it.
     """
     with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return _in_steps(text, stretches, kind, between)
+        whole = _in_steps(text, stretches, between)
+        if members_in(whole) == n_members:
+            return converted(whole, kind)
     return decode(text, kind)
 
 
-def _in_steps(
-    text: Text, stretches: Sequence[Stretch], kind: type[T], between: Callable[[], object]
-) -> T:
+def _in_steps(text: Text, stretches: Sequence[Stretch], between: Callable[[], object]) -> Any:
+    """The value of the text, without a type."""
     mark = secrets.token_hex(16)  # that no client can know
     short = bytearray()
     contents: list[list[str]] = []
@@ -69,7 +75,7 @@ def _in_steps(
     if stretches:
         whole = _filled(whole, mark, contents, between)
     between()
-    return converted(whole, kind)
+    return whole
 
 
 def _with_utf8(text: str) -> str:

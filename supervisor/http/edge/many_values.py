@@ -22,6 +22,7 @@ LEAST_ITEM_BYTES = 16
 """Items that are smaller on average are many, and cost more apart than together."""
 
 _LOOK_BYTES = 64
+_CONTAINERS = (dict, list)
 _OBJECT = re.compile(rb"\s*\{")
 _NESTED = re.compile(rb"\s*\[\s*[\[{]")
 """An array of arrays or objects. One of plain values is not split: its items are many and small."""
@@ -44,6 +45,21 @@ def decode_in_parts(text: Any, between: Callable[[], object], levels: int = MOST
         del parts
         return msgspec.json.decode(text)
     return _items(parts, between, levels - 1)
+
+
+def members_in(value: Any) -> int:
+    """How many members all objects in the value have."""
+    found = 0
+    containers = [value]
+    while containers:
+        one = containers.pop()
+        if isinstance(one, dict):
+            found += len(one)
+            one = one.values()
+        elif not isinstance(one, list):
+            continue
+        containers += [inner for inner in one if isinstance(inner, _CONTAINERS)]
+    return found
 
 
 def _items(parts: Iterable[Raw], between: Callable[[], object], levels: int) -> list[Any]:

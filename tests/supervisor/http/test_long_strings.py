@@ -29,8 +29,9 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def in_steps(text: bytes, kind: Any = Any) -> tuple[Any, int]:
     """The value, and the number of stretches that were cut out."""
-    stretches = body._weighed(bytearray(text)).stretches
-    return decode_in_steps(text, stretches, kind, lambda: None), len(stretches)
+    weighed = body._weighed(bytearray(text))
+    found = decode_in_steps(text, weighed.stretches, weighed.n_members, kind, lambda: None)
+    return found, len(weighed.stretches)
 
 
 def read(text: bytes, kind: Any = Any) -> Any:

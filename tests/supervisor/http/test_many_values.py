@@ -9,10 +9,12 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import Struct
 
 from supervisor.http.anthropic.fields import MessagesBody
-from supervisor.http.edge import body, many_values
+from supervisor.http.edge import body, long_strings, many_values
 from supervisor.http.edge.body import Weighed
+from supervisor.http.edge.body_cost import weigh
 from supervisor.http.edge.many_values import LEAST_BYTES, MOST_LEVELS, decode_in_parts
 from supervisor.http.edge.values import decode
 from supervisor.http.ollama.chat import ChatBody
@@ -20,7 +22,6 @@ from supervisor.http.openai.completions import CompletionBody
 from supervisor.http.openai.functions import ChatCompletionBody
 from supervisor.http.responses.fields import ResponsesFields
 
-MANY = Weighed(0, (), has_many_values=True)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 1 << 60) | st.floats(-9, 9) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner),
@@ -65,7 +66,81 @@ def test_a_body_is_the_same_and_so_is_its_error(name: str, fault: str) -> None:
     text = text[:-5] if fault == "cut" else text
     expected = outcome(lambda: decode(text, kind))
     assert isinstance(expected, kind) is (fault in ("", "unknown"))
-    assert outcome(lambda: body._decode(bytearray(text), kind, MANY)) == expected
+    assert outcome(lambda: in_steps(text, kind)) == expected
+
+
+def in_steps(text: bytes, kind: Any) -> Any:
+    *_, cost = weigh(text)
+    weighed = Weighed(0, (), has_many_values=True, n_members=cost.n_members)
+    return body._decode(bytearray(text), kind, weighed)
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_a_body_with_names_of_its_own_is_not_decoded_at_once(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, fields = BODIES[name]
+    text = json.dumps({"model": "m", "max_tokens": 3} | fields).encode()
+    expected = decode(text, kind)
+    monkeypatch.delattr(long_strings, "decode")
+    assert in_steps(text, kind) == expected
+
+
+def object_of(members: list[tuple[str, str]]) -> str:
+    """An object that may have several members of one name."""
+    inside = ", ".join([f'"{name}": {value}' for name, value in members])
+    return f"{{{inside}}}"
+
+
+TEXTS = st.recursive(
+    st.sampled_from(["1", "2.0", "1.5", "null", '"x"', '"\\x"', '":"', "{}", "[]"]),
+    lambda inner: (
+        st.lists(inner, max_size=4).map(lambda items: f"[{','.join(items)}]")
+        | st.lists(st.tuples(st.sampled_from(["n", "\\u006e", "tag", "other"]), inner)).map(
+            object_of
+        )
+    ),
+    max_leaves=20,
+)
+
+
+class Inner(Struct, tag_field="tag", tag="x"):
+    n: int = 0
+
+
+class Typed(Struct):
+    n: int | Inner | list[int] = 0
+    tag: str | None = None
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(TEXTS, st.sampled_from([Any, Typed, Inner, dict[str, Any], list[Typed]]))
+def test_members_of_one_name_are_read_as_at_once(
+    monkeypatch: pytest.MonkeyPatch, text: str, kind: Any
+) -> None:
+    """The same value, or the same error."""
+    monkeypatch.setattr(many_values, "LEAST_BYTES", 8)
+    data = text.encode()
+    assert outcome(lambda: in_steps(data, kind)) == outcome(lambda: decode(data, kind))
+
+
+@pytest.mark.parametrize("n_others", [0, 20_000])
+def test_the_last_member_of_a_name_counts_and_each_is_checked(n_others: int) -> None:
+    """Large or small. Python's json takes the last one as well, and msgspec checks each by type."""
+    others = ", ".join(["[1]"] * n_others)
+
+    def read(*members: str) -> Any:
+        inside = ", ".join([*members, f'"unknown": [{others}]'])
+        text = f"{{{inside}}}"
+        assert n_others == 0 or len(text) > LEAST_BYTES
+        return outcome(lambda: in_steps(text.encode(), Typed))
+
+    assert json.loads('{"n": 1, "n": 2}') == msgspec.json.decode(b'{"n": 1, "n": 2}') == {"n": 2}
+    assert read('"n": 1', '"n": 2') == read('"n": 1.0', '"n": 2') == Typed(2)
+    wrong = "Expected `int | object | array`, got `str` - at `$.n`"
+    assert read('"n": "x"', '"n": 2') == (msgspec.ValidationError, wrong)
+    assert read('"n": 2', '"n": "x"') == (msgspec.ValidationError, wrong)
+    assert read(r'"tag": "a\x"', '"tag": "b"')[0] is msgspec.DecodeError
 
 
 def outcome(read: Any) -> Any:
