@@ -11,14 +11,18 @@ from engine_worker.text.sequence import Sequence
 from gpufc.adapters import Adapters
 from gpufc.protocol import MIN_CHUNK
 
+TURN_S = 0.04
+"""Of a turn of several steps. Other adapters make llama.cpp reserve its graph again: as long as a
+step of a small model on two cores."""
+
 
 class AdapterTurns:
     """Which sequences the next step may compute: those with the adapters whose turn it is.
 
-    `inner` decides first. Each set of adapters that any sequence has gets one step in turn, so that
-    a stream has a token in each round. Prompts of all other sets take at most `LONGEST_S` of a
-    round together, or `MIN_CHUNK` tokens each. While all sequences have one set, the turns cost
-    nothing.
+    `inner` decides first. Each set of adapters that any sequence has gets a turn, so that a stream
+    has a token in each round. A turn is one step, or as many steps without prompts as `TURN_S` has
+    room for. Prompts of all other sets take at most `LONGEST_S` of a round together, or `MIN_CHUNK`
+    tokens each. While all sequences have one set, the turns cost nothing.
     """
 
     def __init__(self, inner: Turns, costs: StepCosts) -> None:
@@ -26,6 +30,7 @@ class AdapterTurns:
         self._costs = costs
         self._rota: Rota[Adapters] = Rota()
         self._turn: Adapters | None = None
+        self._spent_s = 0.0  # of the turn
         self._n_others = 0  # sets whose turn it is not
         self._streams_wait = False
 
@@ -52,7 +57,9 @@ class AdapterTurns:
         self._inner.settle(known)
         may = self._inner.of(known)
         sets = {seq.spec.adapters for seq in may}
-        self._turn = self._rota.next_of(sets)
+        turn = self._rota.next_of(sets)
+        if turn != self._turn:
+            self._turn, self._spent_s = turn, 0.0
         self._n_others = max(0, len(sets) - 1)
         self._streams_wait = any(s.is_decoding and s.spec.adapters != self._turn for s in may)
 
@@ -64,7 +71,15 @@ class AdapterTurns:
         return min(most, max(MIN_CHUNK, share))
 
     def passed(self, plan: Plan, sequences: Iterable[Sequence]) -> None:
-        """The next set of adapters has its turn."""
-        if self._turn is not None:
+        """The next set of adapters has its turn, unless one more step like this one fits."""
+        if self._turn is not None and not self._has_time_after(plan):
             self._rota.had_turn(self._turn)
+            self._spent_s = 0.0
         self._inner.passed(plan, sequences)
+
+    def _has_time_after(self, plan: Plan) -> bool:
+        step_s = self._costs.seconds(plan.n_tokens, plan.n_rows)
+        if step_s is None or plan.is_prefill or not plan.work:
+            return False
+        self._spent_s += step_s
+        return self._spent_s + step_s <= TURN_S

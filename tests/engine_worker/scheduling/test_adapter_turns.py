@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from engine_worker.backend.fake.backend import FakeBackend, expected_tokens
 from engine_worker.backend.fake.vocabulary import tokenize
 from engine_worker.backend.port import Batch
-from engine_worker.scheduling.adapter_turns import AdapterTurns
+from engine_worker.scheduling.adapter_turns import TURN_S, AdapterTurns
 from engine_worker.scheduling.plan import Plan
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.scheduling.turns import LONGEST_S, AllAtOnce
@@ -62,16 +62,26 @@ def test_a_set_without_sequences_loses_its_turn() -> None:
 SETS: list[Adapters] = [(), A, B, HALF]
 
 
+def flat(step_s: float) -> StepCosts:
+    """Each step takes as long."""
+    costs = StepCosts()
+    for n_tokens in (1, 512):
+        costs.computed(n_tokens, step_s)
+    return costs
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     streams=st.lists(st.sampled_from(SETS), min_size=1, max_size=2),
-    flow=st.lists(st.tuples(st.sampled_from(SETS), st.integers(1, 3)), min_size=1, max_size=60),
+    flow=st.lists(st.tuples(st.sampled_from(SETS), st.integers(1, 9)), min_size=1, max_size=60),
+    n_steps=st.integers(1, 4),
 )
 def test_no_flow_of_requests_keeps_a_stream_waiting(
-    streams: list[Adapters], flow: list[tuple[Adapters, int]]
+    streams: list[Adapters], flow: list[tuple[Adapters, int]], n_steps: int
 ) -> None:
-    """In as many steps as there are sets, every stream has a token."""
-    planner = scheduler(max_running=4, batch_tokens=16)
+    """Before every stream has a token, each other set has one turn of at most `n_steps` steps."""
+    costs = flat(TURN_S / (n_steps + 0.5))
+    planner = scheduler(max_running=4, batch_tokens=16, costs=costs)
     held = [sequence(spec(n, 4, adapters=a)) for n, a in enumerate(streams)]
     add(planner, *held)
     while not all(one.n_gained > 2 for one in held):  # they have left their burst
@@ -89,7 +99,16 @@ def test_no_flow_of_requests_keeps_a_stream_waiting(
             one: (at, n) if one.n_gained == n else (number, one.n_gained)
             for one, (at, n) in last.items()
         }
-        assert all(number - at < len(SETS) for at, _ in last.values())
+        assert all(number - at <= n_steps * (len(SETS) - 1) for at, _ in last.values())
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_a_turn_has_as_many_plain_steps_as_there_is_time_for(n_steps: int) -> None:
+    planner = scheduler(batch_tokens=16, costs=flat(TURN_S / (n_steps + 0.5)))
+    add(planner, sequence(spec(1, adapters=A)), sequence(spec(2, adapters=B)))
+    assert [step(planner) for _ in range(2)] == [[(1, 4, True)], [(2, 4, True)]]
+    turns = [step(planner)[0][0] for _ in range(4 * n_steps)]
+    assert turns == ([1] * n_steps + [2] * n_steps) * 2
 
 
 @pytest.mark.parametrize("others", [[A], [A, HALF], [A, HALF, ()]])
