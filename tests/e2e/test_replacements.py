@@ -21,7 +21,7 @@ N_PROMPT = 200
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory, model_path: Path) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("replaced") / "run"
-    arguments = ("--model-path", str(model_path), "--n-ctx", "2048")
+    arguments = ("--model-path", str(model_path), "--n-ctx", "8000")
     # two workers compute at once: threads that wait for each other would hold both back
     with service(folder, *arguments, environ={"GPUFC_N_THREADS": "1"}) as started:
         yield started
@@ -36,7 +36,7 @@ async def recomputed(running: Service, prompt: str, name: str, *arguments: str) 
         wait_for(lambda: gains.of("tokens", "generated_total") >= (n_tokens,), 120, "it streams")
 
     async with aiohttp.ClientSession() as session:
-        fields = {"max_tokens": 1600, "ignore_eos": True, "temperature": 0.0}
+        fields = {"max_tokens": 7000, "ignore_eos": True, "temperature": 0.0}
         reading = asyncio.create_task(stream(session, running.url, prompt, **fields))
         await asyncio.to_thread(until_generated, 5)
         pid = running.worker()["pid"]
@@ -62,6 +62,6 @@ async def test_a_restart_carries_the_prompts_kv_over(running: Service) -> None:
 async def test_a_swap_to_a_larger_context_takes_the_stream_over(
     running: Service, model_path: Path
 ) -> None:
-    swap = ("swap", str(model_path), "--n-ctx", "3072")
+    swap = ("swap", str(model_path), "--n-ctx", "8192")
     assert await recomputed(running, f"Another tale. {PROMPT}", *swap) < N_PROMPT / 2
-    assert running.worker()["n_ctx"] == 3072
+    assert running.worker()["n_ctx"] == 8192

@@ -1,5 +1,6 @@
 """Requests to a service over the scripted engine: every token is known."""
 
+import asyncio
 import json
 import socket
 from typing import Any
@@ -32,6 +33,49 @@ async def stream(session: aiohttp.ClientSession, url: str, prompt: str, **fields
     async with session.post(f"{url}/v1/completions", json=body) as response:
         assert response.status == 200, await response.text()
         return await sse_events(response)
+
+
+class Reading:
+    """A completion stream that is read as it comes, for a test that looks at it in the middle. It
+    may be endless: `leave` ends it."""
+
+    def __init__(
+        self, session: aiohttp.ClientSession, url: str, prompt: str, max_tokens: int
+    ) -> None:
+        self._prompt = prompt
+        self._text = ""
+        self._changed = asyncio.Event()
+        body = {"prompt": prompt, "max_tokens": max_tokens, "stream": True}
+        self._task = asyncio.create_task(self._read(session, f"{url}/v1/completions", body))
+
+    async def _read(self, session: aiohttp.ClientSession, url: str, body: dict[str, Any]) -> None:
+        try:
+            async with session.post(url, json=body) as response:
+                assert response.status == 200, await response.text()
+                async for line in response.content:
+                    if line.startswith(b"data: {"):
+                        chunk = json.loads(line[6:])
+                        assert "choices" in chunk, chunk
+                        self._text += "".join(choice["text"] for choice in chunk["choices"])
+                        self._changed.set()
+        finally:
+            self._changed.set()
+
+    async def goes_on(self, n_tokens: int = 1) -> None:
+        """Wait for so many further tokens: each is a letter. Fails if the stream ends before."""
+        wanted = len(self._text) + n_tokens
+        async with asyncio.timeout(60):
+            while len(self._text) < wanted:
+                self._changed.clear()
+                await self._changed.wait()
+                assert not self._task.done(), self._task
+
+    async def leave(self) -> None:
+        """End it. Its text so far must be the scripted engine's."""
+        self._task.cancel()
+        await asyncio.wait({self._task})
+        assert self._task.cancelled(), self._task
+        assert self._text == fake_text(self._prompt, len(self._text))
 
 
 def unread(url: str) -> socket.socket:

@@ -1,12 +1,10 @@
 """Prompts that crash a real worker process while they are prepared, and those that only count."""
 
-import asyncio
-
 import aiohttp
 import pytest
 
-from tests.integration.fake_service import complete, fake_text, joined, stream
-from tests.service import Gains, Service, wait_for
+from tests.integration.fake_service import Reading, complete
+from tests.service import Service
 
 POISON = "[[tokenize:segv]]"
 
@@ -19,15 +17,14 @@ def running(plain: Service) -> Service:
 async def test_a_prompt_that_crashes_the_tokenizer_is_convicted_and_no_stream_is(
     running: Service,
 ) -> None:
-    epoch, gains = running.worker()["epoch"], Gains(running)
+    epoch = running.worker()["epoch"]
     async with aiohttp.ClientSession() as session:
-        honest = asyncio.create_task(stream(session, running.url, "a story", max_tokens=600))
-        await asyncio.to_thread(
-            wait_for, lambda: gains.of("tokens", "generated_total") > (3,), why="the stream runs"
-        )
+        honest = Reading(session, running.url, "a story", 4000)
+        await honest.goes_on()
         status, body, _ = await complete(session, running.url, POISON)
         assert (status, body["error"]["code"]) == (500, "engine_crash_suspect")
-        assert joined(await honest) == fake_text("a story", 600)
+        await honest.goes_on(100)
+        await honest.leave()
         status, body, _ = await complete(session, running.url, POISON)
         assert (status, body["error"]["code"]) == (500, "engine_crash_suspect")
         status, body, _ = await complete(session, running.url, "hello")

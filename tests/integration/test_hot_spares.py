@@ -9,15 +9,12 @@ import aiohttp
 
 from tests.integration.commands import fake_model
 from tests.integration.fake_service import FAKE, stream
+from tests.integration.upgradable import ENDLESS, WIDE
 from tests.service import Service, service, wait_for
 
-ENVIRON = FAKE | {
-    "GPUFC_FAKE_SCRIPT": "step_ms=5",
-    "GPUFC_REPLICAS": "2",
-    "GPUFC_STANDBY": "hot",
-}
+OWN = {"GPUFC_FAKE_SCRIPT": "step_ms=5", "GPUFC_REPLICAS": "2", "GPUFC_STANDBY": "hot"}
+ENVIRON = FAKE | WIDE | OWN
 N_STREAMS = 8
-FOR_LONG = 4000
 
 
 def running_on(started: Service) -> list[int]:
@@ -39,7 +36,7 @@ async def test_streams_of_a_dead_replica_go_on_in_its_spare_and_in_the_other_rep
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             prompts = [f"long {number}" for number in range(N_STREAMS)]
             streams = [
-                asyncio.create_task(stream(session, started.url, prompt, max_tokens=FOR_LONG))
+                asyncio.create_task(stream(session, started.url, prompt, max_tokens=ENDLESS))
                 for prompt in prompts
             ]
             share = N_STREAMS // 2

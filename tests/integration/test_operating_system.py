@@ -21,7 +21,7 @@ import pytest
 from gpufc.signals import STRAY
 from tests.integration.commands import command
 from tests.integration.fake_service import FAKE, complete, fake_text, joined, stream
-from tests.integration.upgradable import upgraded_ended
+from tests.integration.upgradable import ENDLESS, WIDE, upgraded_ended
 from tests.service import Gains, Service, lives, service, wait_for, zombies
 
 N_TOKENS = 300
@@ -67,10 +67,10 @@ async def test_a_stream_ends_whole_after_a_draining_signal(
 
 
 async def test_sigquit_ends_streams_with_their_terminal_message(tmp_path: Path) -> None:
-    with service(tmp_path / "run", environ=SLOW) as running:
+    with service(tmp_path / "run", environ=SLOW | WIDE) as running:
         async with aiohttp.ClientSession() as session:
             url = running.url
-            text = asyncio.create_task(stream(session, url, "x", max_tokens=3000))
+            text = asyncio.create_task(stream(session, url, "x", max_tokens=ENDLESS))
             await began(running)
             os.kill(running.process.pid, signal.SIGQUIT)
             events = await text

@@ -11,21 +11,20 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from tests.integration.fake_service import FAKE, fake_text, joined, stream
+from tests.integration.fake_service import FAKE, Reading
+from tests.integration.upgradable import ENDLESS, WIDE
 from tests.service import Service, service, wait_for
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "certificate"
 N_STREAMS = 50
-N_TOKENS = 600
-"""They outlast the front's next look at its certificate."""
-WIDE = FAKE | {
+OWN = {
     "GPUFC_FAKE_SCRIPT": "step_ms=20",
     "GPUFC_MAX_CONCURRENT_REQUESTS": str(N_STREAMS),
-    "GPUFC_N_CTX": "4096",
     "GPUFC_STANDBY": "none",
 }
+ENVIRON = FAKE | WIDE | OWN
 
 
 def certificate(folder: Path) -> Path:
@@ -45,7 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def running(folder: Path) -> Iterator[Service]:
-    with service(folder / "run", *files(folder), environ=WIDE) as started:
+    with service(folder / "run", *files(folder), environ=ENVIRON) as started:
         yield started
 
 
@@ -88,7 +87,7 @@ def test_old_versions_are_refused(running: Service, folder: Path) -> None:
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])
 def test_a_client_of_another_authority_is_refused(tmp_path: Path, version: str) -> None:
     front, known, stranger = (certificate(tmp_path / name) for name in ("front", "known", "other"))
-    environ = WIDE | {"GPUFC_TLS_CLIENT_CA": f"{known}/cert.pem"}
+    environ = ENVIRON | {"GPUFC_TLS_CLIENT_CA": f"{known}/cert.pem"}
     with service(tmp_path / "run", *files(front), environ=environ) as running:
 
         def ask(folder: Path | None) -> subprocess.CompletedProcess[str]:
@@ -107,17 +106,13 @@ async def test_a_renewal_under_fifty_streams_drops_none(running: Service, folder
     trusted = ssl.create_default_context(cafile=f"{folder}/cert.pem")
     connector = aiohttp.TCPConnector(limit=0, ssl=trusted)
     async with aiohttp.ClientSession(connector=connector) as http:
-        streams = [
-            asyncio.create_task(stream(http, running.url, f"stream {n}", max_tokens=N_TOKENS))
-            for n in range(N_STREAMS)
-        ]
-        await asyncio.to_thread(
-            wait_for, lambda: running.status()["requests"]["running"] == N_STREAMS
-        )
-        certificate(folder)
+        url = running.url
+        streams = [Reading(http, url, f"stream {n}", ENDLESS) for n in range(N_STREAMS)]
+        await asyncio.gather(*(one.goes_on() for one in streams))
+        await asyncio.to_thread(certificate, folder)
         await asyncio.to_thread(
             wait_for, is_renewed, why="new connections see the new one", poll_s=0.2
         )
-        assert not any(one.done() for one in streams)
-        texts = [joined(events) for events in await asyncio.gather(*streams)]
-    assert texts == [fake_text(f"stream {n}", N_TOKENS) for n in range(N_STREAMS)]
+        await asyncio.gather(*(one.goes_on(5) for one in streams))
+        for one in streams:
+            await one.leave()

@@ -229,7 +229,7 @@ async def test_a_loop_that_was_late_blames_no_worker(
     wrong on any machine: either it comes in time, or it is late as well."""
     started = await start_real("step_ms=20")
     worker = await started.until_ready()
-    generate(worker, "a prompt", 400)
+    generate(worker, "a prompt", 4000)
     await started.listener.until(lambda: n_tokens(started) >= 5)
     before = len(looks)
     os.kill(started.status.pid, signal.SIGSTOP)

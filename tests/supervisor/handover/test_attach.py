@@ -40,6 +40,7 @@ from supervisor.handover.adopted import AdoptedProcess, Inherited
 from tests.supervisor.reaping import not_reaped
 
 FIRST, SECOND = Epoch(7), Epoch(9)
+ENDLESS = 100_000
 PROMPT = tuple(tokenize("a prompt that goes on", add_special=True))
 
 
@@ -121,7 +122,12 @@ class Pair:
                 WorkerName("default-0"),
                 self.first.link.endpoint,
                 self.first.token,
-                ModelConfig(backend=BackendKind.FAKE, fake_script="step_ms=2"),
+                ModelConfig(
+                    backend=BackendKind.FAKE,
+                    fake_script="step_ms=2",
+                    n_ctx=2 * ENDLESS,
+                    kv_cells=4 * ENDLESS,
+                ),
                 n_sequences=4,
             )
         )
@@ -173,14 +179,15 @@ async def test_a_sequence_goes_on_at_the_new_front_and_nothing_of_the_old_is_hea
     pair: Pair,
 ) -> None:
     await pair.first.until_ready()
-    pair.first.generate(5, 60)
+    pair.first.generate(5, ENDLESS)
     await pair.first.until(lambda: len(pair.first.gained(5)[0]) >= 10)
     pair.attach()
     tokens, text = pair.first.gained(5)
+    n_tokens = len(tokens) + 50
     await pair.second.until_ready()
-    pair.second.generate(5, 60, tuple(tokens))  # the number means another sequence here
+    pair.second.generate(5, n_tokens, tuple(tokens))  # the number means another sequence here
     await pair.second.until(lambda: pair.second.finished(5))
-    assert text + pair.second.gained(5)[1] == expected_text(PROMPT, 60)
+    assert text + pair.second.gained(5)[1] == expected_text(PROMPT, n_tokens)
     deltas = [delta for step in pair.second.of(Step) for delta in step.deltas]
     assert deltas[0].position == len(tokens)
     assert all(message.epoch == SECOND for message in pair.second.heard)
