@@ -103,6 +103,10 @@ class Service:
         return await self.post("/v1/chat/completions", {"messages": messages, **fields})
 
 
+QUIET = LimitsConfig(first_byte_s=3600.0, keepalive_comment_s=3600.0)
+"""A stream carries the events that its test makes, however long the test's process stands still."""
+
+
 class Answer:
     def __init__(self, status: int, headers: Any, body: bytes) -> None:
         self.status = status
@@ -132,10 +136,10 @@ class Answer:
 
 @contextlib.asynccontextmanager
 async def running(
-    limits: LimitsConfig | None = None, *, slots: int = 4, queue: int | None = None
+    limits: LimitsConfig = QUIET, *, slots: int = 4, queue: int | None = None
 ) -> AsyncIterator[Service]:
     admission = AdmissionConfig(max_concurrent_requests=slots, max_queue=queue)
-    service = Service(Config(limits=limits or LimitsConfig(), admission=admission))
+    service = Service(Config(limits=limits, admission=admission))
     await service.start()
     try:
         yield service

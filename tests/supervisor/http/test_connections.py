@@ -206,11 +206,8 @@ async def test_a_client_that_leaves_is_told_from_a_half_closed_one() -> None:
         await until(lambda: service.dispatcher.ledger.requests.cancelled == 1)
 
 
-QUIET = LimitsConfig(first_byte_s=3600.0, keepalive_comment_s=3600.0)
-
-
 async def test_a_reader_that_leaves_a_silent_stream_is_noticed_at_once() -> None:
-    async with running(QUIET) as service:
+    async with running() as service:
         worker = service.fleet.start_worker(auto=False)
         async with connected(service, post({"stream": True})) as client:
             await until(lambda: len(worker.active) == 1)
@@ -221,7 +218,7 @@ async def test_a_reader_that_leaves_a_silent_stream_is_noticed_at_once() -> None
 
 
 async def test_a_reader_that_sends_no_more_gets_the_rest_of_its_stream() -> None:
-    async with running(QUIET) as service:
+    async with running() as service:
         worker = service.fleet.start_worker(auto=False)
         async with connected(service, post({"stream": True})) as client:
             await until(lambda: len(worker.active) == 1)

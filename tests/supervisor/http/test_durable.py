@@ -121,7 +121,8 @@ async def test_an_ordinary_stream_carries_no_ids(service: Service) -> None:
 
 
 async def test_resuming_waits_for_text_to_come_and_survives_a_worker() -> None:
-    async with running(LimitsConfig(first_byte_s=0.02)) as service:
+    limits = LimitsConfig(first_byte_s=0.02, keepalive_comment_s=3600.0)
+    async with running(limits) as service:
         worker = service.fleet.start_worker(auto=False)
         async with service.http.post(
             "/v1/completions",
