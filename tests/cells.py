@@ -83,7 +83,7 @@ class Nats:
     def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
             self.process = None
 
     def forget(self) -> None:

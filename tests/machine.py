@@ -61,6 +61,6 @@ def _version(package: str) -> str | None:
 
 def _output(*command: str) -> str | None:
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
         return (done.stdout + done.stderr).strip()
     return None

@@ -74,8 +74,8 @@ class Host:
         """Kill it, with all that it has started."""
         found = self.processes()
         self.signal_all(signal.SIGKILL)
-        self.process.wait(10)
-        psutil.wait_procs(found, 10)
+        self.process.wait(60)
+        psutil.wait_procs(found, 60)
 
 
 class Cluster:

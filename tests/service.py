@@ -24,6 +24,8 @@ COMMAND = [sys.executable, "-c", "from supervisor.cli import main; main()"]
 POLL_S = 0.02
 START_S = 180.0
 """Guards against a hang: a start takes over a minute where there is far more work than cores."""
+STOP_S = 15.0
+"""An operator's patience. A front that needs longer to stop is killed, and that fails no test."""
 
 
 def wait_for(
@@ -178,11 +180,11 @@ class Service:
             self.process.send_signal(signal.SIGTERM)
             try:
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    self.process.wait(15)
+                    self.process.wait(STOP_S)
             finally:
                 if self.process.poll() is None:
                     self.process.kill()
-                    self.process.wait(5)
+                    self.process.wait(60)
 
 
 class Gains:

@@ -11,7 +11,11 @@ MEASURING = {"bench", "chaos", "clients", "fuzz"}
 MEASURED = {"tests/growth.py", "tests/supervisor/answers/parsers/cost.py"}
 
 CLOCK = re.compile(r"\btime\.(?:thread_time|process_time|perf_counter)(?:_ns)?\(")
-LIMIT = re.compile(r"asyncio\.(?:timeout\(|wait_for\([^\n]*, )(\d+(?:\.\d+)?)\)")
+LIMIT = re.compile(
+    r"(?:asyncio\.(?:timeout\(|wait_for\([^\n]*, )"
+    r"|\buntil\([^\n]*, timeout_s="
+    r"|\bprocess\.wait\()(\d+(?:\.\d+)?)\)"
+)
 HANG_S = 60.0
 """A limit on a wait guards against a hang: it is this long at least, and claims nothing."""
 
@@ -41,6 +45,8 @@ def test_no_test_measures_time_or_hurries_a_wait() -> None:
         ("began = time." + "thread_time()", 1),
         ("async with asyncio." + "timeout(5):", 1),
         ("await asyncio." + "wait_for(task, 5.0)", 1),
+        ("await until(lambda: done, " + "timeout_s=5.0)", 1),
+        ("one.process." + "wait(10)", 1),
         ("async with asyncio." + "timeout(60):", 0),
         ("await asyncio." + "wait_for(done(1), 120)", 0),
         ("until = time.monotonic() + 60", 0),

@@ -54,7 +54,7 @@ class Group:
 
     def kill(self, one: Service) -> None:
         one.process.kill()
-        one.process.wait(10)
+        one.process.wait(60)
         self.fronts.remove(one)
 
 

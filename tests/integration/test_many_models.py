@@ -164,10 +164,10 @@ async def test_files_of_the_folder_are_served_as_they_come_and_go(
     assert (await ask(running, "found"))[0] == 200
     path = folder / "models" / "later.gguf"
     _file(path, 1 << 20)
-    await asyncio.to_thread(wait_for, lambda: "later" in models(running), 30.0, "it is seen")
+    await asyncio.to_thread(wait_for, lambda: "later" in models(running), why="it is seen")
     assert (await ask(running, "later"))[0] == 200
     path.unlink()
-    await asyncio.to_thread(wait_for, lambda: "later" not in models(running), 30.0, "it is gone")
+    await asyncio.to_thread(wait_for, lambda: "later" not in models(running), why="it is gone")
     status, body, _ = await ask(running, "later")
     assert (status, body["error"]["code"]) == (404, "model_not_found")
 
@@ -195,5 +195,5 @@ async def test_ollama_says_how_long_a_model_stays(running: Service) -> None:
                     loaded = [row["name"] for row in (await answer.json())["models"]]
                 assert "beta:latest" in loaded
     await asyncio.to_thread(
-        wait_for, lambda: state(running, "beta") == "unloaded", 30.0, "it is unloaded"
+        wait_for, lambda: state(running, "beta") == "unloaded", why="it is unloaded"
     )

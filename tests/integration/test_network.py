@@ -35,7 +35,7 @@ def network(server: ControlServer) -> dict[str, str]:
 
 async def soon(what: Callable[[], Any], why: str) -> Any:
     """`wait_for` in a thread: the server answers meanwhile."""
-    return await asyncio.to_thread(wait_for, what, 30.0, why)
+    return await asyncio.to_thread(wait_for, what, why=why)
 
 
 def require_whole(answer: Answer, prompt: str, n_tokens: int) -> None:

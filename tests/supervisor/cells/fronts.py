@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import pytest
+
 from gpufc.config import CellsConfig, Config, LimitsConfig
 from supervisor.cells.records import Batch, Closed, decode_of_log, joined
 from tests.supervisor.cells.memory import Connection, Server
@@ -22,7 +24,8 @@ class Cell(Service):
     def __init__(self, server: Server, **keys: Any) -> None:
         self.store = Connection(server)
         settings = {"cells_lease_s": LEASE_S, "cells_batch_s": 0.0, "cells_pause_s": 0.05} | keys
-        limits = LimitsConfig(first_byte_s=0.02)  # tests read the headers before any text
+        # tests read the headers before any text
+        limits = LimitsConfig(first_byte_s=0.02, keepalive_comment_s=3600.0)
         super().__init__(Config(cells=CellsConfig(**settings), limits=limits), store=self.store)
 
     async def start(self, *, loads: bool = True) -> None:
@@ -59,9 +62,12 @@ class Cell(Service):
 
 @contextlib.asynccontextmanager
 async def cells(n: int, *, n_loaded: int | None = None, **keys: Any) -> AsyncIterator[list[Cell]]:
-    """So many fronts. Those behind the first `n_loaded` have never had a worker."""
+    """So many fronts. Those behind the first `n_loaded` have never had a worker. A client waits for
+    the end of a dead front's lease however long the test's process stands still."""
     server = Server()
     async with contextlib.AsyncExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr("supervisor.cells.cells.WAIT_LEASES", 60.0 / LEASE_S)
         made = []
         for number in range(n):
             cell = Cell(server, **keys)

@@ -104,7 +104,7 @@ async def test_a_client_that_does_not_close_is_replaced(monkeypatch: pytest.Monk
     monkeypatch.setattr("supervisor.cells.nats_store._client_class", lambda: Hanging)
     store = NatsStore(CellsConfig(cells_nats=LOCAL))
     store.start()
-    await until(lambda: n_made > 2, timeout_s=5.0)
+    await until(lambda: n_made > 2)
     assert store._connecting is not None
     store._connecting.cancel()
 
@@ -142,9 +142,9 @@ async def test_a_front_beats_while_the_stream_has_no_leader(
     monkeypatch.setattr("supervisor.cells.nats_store._client_class", lambda: Leaderless)
     store = NatsStore(CellsConfig(cells_nats=LOCAL))
     store.start()
-    await until(lambda: len(asked) > 2, timeout_s=5.0)
+    await until(lambda: len(asked) > 2)
     store.beat(b"alive")
-    await until(lambda: beats == [b"alive"], timeout_s=5.0)
+    await until(lambda: beats == [b"alive"])
     assert not store.is_connected
     assert store._connecting is not None
     store._connecting.cancel()

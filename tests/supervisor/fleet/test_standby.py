@@ -16,6 +16,7 @@ import pytest
 from gpufc.config import BackendKind, Standby
 from supervisor.fleet.port import SpareStatus
 from supervisor.fleet.standby import BESIDE_S, Spare, SparePool
+from supervisor.fleet.watchdog import LIMITS
 from supervisor.runtime_dir import RuntimeDir
 from tests.leaks import nothing_leaks
 from tests.supervisor.fleet.conftest import CHILD, Started, StartFleet, end
@@ -102,7 +103,7 @@ async def test_kills_with_a_spare_leak_nothing(start: StartFleet) -> None:
 
 
 async def test_a_real_spare_writes_to_the_log_of_its_place(start_real: StartReal) -> None:  # noqa: F811
-    started = await start_real(standby=Standby.WARM)
+    started = await start_real(standby=Standby.WARM, watch=LIMITS)
     await started.until_ready()
     spare = await warm_spare(started)
     os.kill(started.status.pid, signal.SIGKILL)

@@ -140,7 +140,7 @@ async def test_requests_do_not_notice_a_policy_whose_process_does_not_answer(
 @pytest.mark.parametrize("template", [routing_template, batching_template])
 async def test_the_templates_work_as_they_are(tmp_path: Path, template: object) -> None:
     file = str(vars(template)["__file__"])
-    async with plugged(tmp_path, PluginConfig(use=file)) as front:
+    async with plugged(tmp_path, PluginConfig(use=file, timeout_s=20.0)) as front:
         assert await front.said("hello") == text_of("hello")
         assert figures(front) == Decisions(asked=1, followed=1)
 
