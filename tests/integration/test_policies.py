@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from tests.integration.fake_service import FAKE, complete, fake_text, joined, stream
-from tests.service import Service, service, wait_for
+from tests.integration.upgradable import ENDLESS, WIDE
+from tests.service import Service, lives, service, wait_for
 
 POLICY = Path(__file__).parent / "steered_policy.py"
 N_TRIES = 40
@@ -49,6 +50,15 @@ class Steered:
     def counts(self) -> dict[str, int]:
         return dict(self.policy()["policy"])
 
+    async def until_asked(self) -> None:
+        """Wait until the next prompt is shown to the policy: its process is up, and it is on."""
+
+        def is_asked() -> bool:
+            row = self.policy()
+            return bool(row["is_ready"] and not row["policy"]["is_off"])
+
+        await asyncio.to_thread(wait_for, is_asked, why="the policy is asked")
+
 
 @pytest.fixture(scope="module")
 def steered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Steered]:
@@ -73,13 +83,26 @@ async def followed(
     """Ask until the policy is followed; the workers that computed that request."""
     steered.does(workers=workers)
     for n in range(N_TRIES):
-        await asyncio.to_thread(wait_for, lambda: not steered.counts()["is_off"])
+        await steered.until_asked()
         steered.running.wait_idle()
         before, began = steered.counts(), time.time()
         await said(session, steered.running, f"to {workers}, {n}")
         if steered.counts()["followed"] > before["followed"]:
             return steered.running.stepped_since(began)
     raise AssertionError(f"the policy was never followed: {steered.policy()}")
+
+
+async def fails(session: aiohttp.ClientSession, steered: Steered, fault: str) -> None:
+    """Ask until the policy has failed. The requests are answered all the same."""
+    before = steered.counts()["failed"]
+    steered.does(fault=fault)
+    for n in range(N_TRIES):
+        await steered.until_asked()
+        prompts = (f"{fault} {n} {number}" for number in range(2))
+        await asyncio.gather(*(said(session, steered.running, one) for one in prompts))
+        if steered.counts()["failed"] > before:
+            return
+    raise AssertionError(f"the policy has never failed: {steered.policy()}")
 
 
 async def test_each_request_is_computed_where_the_policy_says(steered: Steered) -> None:
@@ -99,15 +122,13 @@ async def test_a_policy_that_fails_leaves_the_choice_to_the_front(
         n_asked = steered.counts()["asked"]
         long = asyncio.create_task(stream(session, running.url, "long", max_tokens=200))
         await asyncio.to_thread(wait_for, lambda: steered.counts()["asked"] > n_asked)
-        before = steered.policy()
+        restarts = steered.policy()["counts"]["restarts"]
         if fault == "killed":
+            await steered.until_asked()
             _process_of(steered).kill()
         else:
-            steered.does(fault=fault)
-            await asyncio.gather(*(said(session, running, f"{fault} {n}") for n in range(2)))
-            assert steered.counts()["failed"] > before["policy"]["failed"]
+            await fails(session, steered, fault)
         if fault not in {"raise", "nonsense"}:
-            restarts = before["counts"]["restarts"]
             await asyncio.to_thread(
                 wait_for, lambda: steered.policy()["counts"]["restarts"] > restarts
             )
@@ -121,7 +142,7 @@ async def test_a_policy_that_fails_leaves_the_choice_to_the_front(
 
 def _process_of(steered: Steered) -> psutil.Process:
     """The process of the policy."""
-    children = steered.running.front.children()
+    children = filter(lives, steered.running.front.children())
     (found,) = [one for one in children if "supervisor.plugins.host" in one.cmdline()]
     return found
 
@@ -129,7 +150,7 @@ def _process_of(steered: Steered) -> psutil.Process:
 async def test_a_short_prompt_that_came_last_is_computed_first(tmp_path: Path) -> None:
     config = tmp_path / "my.toml"
     config.write_text(f'plugins = ["{POLICY}:ShortestFirst"]\nmax_concurrent_requests = 1\n')
-    with service(tmp_path / "run", "--config", str(config), environ=FAKE) as running:
+    with service(tmp_path / "run", "--config", str(config), environ=FAKE | WIDE) as running:
         async with aiohttp.ClientSession() as session:
             for n in range(N_TRIES):
                 ended, n_followed = await _in_order(session, running, n)
@@ -148,21 +169,24 @@ async def _in_order(
     def counts() -> dict[str, int]:
         return dict(running.status()["plugins"][0]["policy"])
 
-    def is_decided(n_asked: int) -> bool:
+    def is_decided(n_prompts: int) -> bool:
         now = counts()
-        return now["asked"] == n_asked == now["followed"] + now["failed"]
+        is_answered = now["asked"] == now["followed"] + now["failed"]
+        return is_answered and now["asked"] + now["skipped"] == n_before + n_prompts
 
     async def asked(name: str, prompt: str) -> None:
         await said(session, running, prompt)
         ended.append(name)
 
     await asyncio.to_thread(wait_for, lambda: not counts()["is_off"])
-    first = asyncio.create_task(complete(session, running.url, f"first {n}", max_tokens=3000))
-    await asyncio.to_thread(wait_for, lambda: running.worker()["sequences_running"])
+    n_before = counts()["asked"] + counts()["skipped"]
+    first = asyncio.create_task(complete(session, running.url, f"first {n}", max_tokens=ENDLESS))
+    await asyncio.to_thread(wait_for, lambda: is_decided(1))
+    await asyncio.to_thread(wait_for, lambda: running.status()["requests"]["running"])
     before, both = counts(), []
-    for count, (name, prompt) in enumerate((("long", f"long {n} " * 30), ("short", f"{n}")), 1):
+    for count, (name, prompt) in enumerate((("long", f"long {n} " * 30), ("short", f"{n}")), 2):
         both.append(asyncio.create_task(asked(name, prompt)))
-        await asyncio.to_thread(wait_for, lambda want=before["asked"] + count: is_decided(want))
+        await asyncio.to_thread(wait_for, lambda n_prompts=count: is_decided(n_prompts))
     first.cancel()
     await asyncio.gather(*both)
     return ended, counts()["followed"] - before["followed"]

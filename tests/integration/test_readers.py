@@ -29,11 +29,14 @@ def running(tmp_path: Path) -> Iterator[Service]:
 async def test_a_client_that_takes_nothing_loses_its_connection_and_its_places(
     running: Service,
 ) -> None:
-    client = unread(running.url)
+    def are_there() -> bool:
+        requests = running.status()["requests"]
+        return bool(requests["running"] + requests["waiting"] == N_CHOICES)
+
+    with running.paused():  # else they may be gone again before a look finds them
+        client = unread(running.url)
+        await asyncio.to_thread(wait_for, are_there, why="its choices are there")
     try:
-        await asyncio.to_thread(
-            wait_for, lambda: running.status()["requests"]["running"] == N_CHOICES
-        )
         async with aiohttp.ClientSession() as http:
             beside = asyncio.create_task(stream(http, running.url, "beside it", max_tokens=300))
             await asyncio.to_thread(

@@ -44,6 +44,17 @@ async def until(
 
 
 @contextlib.contextmanager
+def standing(front: psutil.Process) -> Iterator[None]:
+    """The front stands still meanwhile. It makes nothing anew that is taken from it."""
+    front.suspend()
+    try:
+        wait_for(lambda: front.status() == psutil.STATUS_STOPPED, why="the front stands")
+        yield
+    finally:
+        front.resume()
+
+
+@contextlib.contextmanager
 def idle_connections(url: str, n: int) -> Iterator[list[socket.socket]]:
     """So many connections that send nothing."""
     host, port = url.removeprefix("http://").split(":")
@@ -82,7 +93,7 @@ async def test_idle_connections_leave_the_descriptors_that_a_new_worker_needs(
             flood = idle_connections(url, N_IDLE)
             held = await asyncio.to_thread(flood.__enter__)
             least = N_IDLE - allowed
-            await asyncio.to_thread(wait_for, lambda: n_refused(held) >= least, 30.0)
+            await asyncio.to_thread(wait_for, lambda: n_refused(held) >= least)
             assert running.front.num_fds() >= allowed
             epoch = running.kill_worker()
             await until(session, url, lambda r: r["state"] == "ready" and r["epoch"] > epoch)
@@ -93,11 +104,13 @@ async def test_idle_connections_leave_the_descriptors_that_a_new_worker_needs(
 
 
 async def test_a_start_without_descriptors_is_waited_out(tmp_path: Path) -> None:
+    hung = tmp_path / "hung"
+    prompt = f"[[hang@20 once={hung}]] waits"  # it cannot end before the worker is killed
     with service(tmp_path / "run", environ=SLOW) as running:
         url, front = running.url, running.front
         async with aiohttp.ClientSession() as session:
-            streamed = asyncio.create_task(stream(session, url, "waits", max_tokens=N_TOKENS))
-            row = await until(session, url, lambda row: row["last_step_at"] is not None)
+            streamed = asyncio.create_task(stream(session, url, prompt, max_tokens=N_TOKENS))
+            row = await until(session, url, lambda _: hung.exists())
             before = front.rlimit(psutil.RLIMIT_NOFILE)
             # beyond this number no descriptor is given out, and lower ones are taken
             front.rlimit(psutil.RLIMIT_NOFILE, (10, before[1]))
@@ -108,7 +121,7 @@ async def test_a_start_without_descriptors_is_waited_out(tmp_path: Path) -> None
             assert not streamed.done()
             front.rlimit(psutil.RLIMIT_NOFILE, before)
             await until(session, url, lambda r: r["state"] == "ready")
-            assert joined(await streamed) == fake_text("waits", N_TOKENS)
+            assert joined(await streamed) == fake_text(prompt, N_TOKENS)
 
 
 def test_the_limit_of_descriptors_is_raised_at_start(tmp_path: Path) -> None:
@@ -134,8 +147,9 @@ async def test_a_stream_outlives_its_worker_and_the_runtime_folder(
             streamed = asyncio.create_task(stream(session, url, "homeless", max_tokens=N_TOKENS))
             row = await until(session, url, lambda row: row["last_step_at"] is not None)
             token = running.runtime.admin_token.read_text()
-            shutil.rmtree(folder / gone)
-            os.kill(row["pid"], signal.SIGKILL)
+            with standing(running.front):
+                shutil.rmtree(folder / gone)
+                os.kill(row["pid"], signal.SIGKILL)
             assert joined(await streamed) == fake_text("homeless", N_TOKENS)
             await until(session, url, lambda r: r["epoch"] > row["epoch"])
         wait_for(running.runtime.control_socket.exists, why="commands reach the front again")
@@ -155,8 +169,9 @@ async def test_a_file_in_the_runtime_folder_s_place_is_waited_out(
         async with aiohttp.ClientSession() as session:
             streamed = asyncio.create_task(stream(session, url, "blocked", max_tokens=N_TOKENS))
             row = await until(session, url, lambda row: row["last_step_at"] is not None)
-            shutil.rmtree(folder)
-            folder.touch()
+            with standing(running.front):
+                shutil.rmtree(folder)
+                folder.touch()
             os.kill(row["pid"], signal.SIGKILL)
             await until(session, url, lambda row: row["state"] == "backoff")
             folder.unlink()

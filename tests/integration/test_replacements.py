@@ -210,15 +210,19 @@ async def test_without_room_for_both_and_a_model_that_fails_the_old_one_is_loade
     assert row["pid"] != pid
 
 
-async def test_restarts_under_load(running: Service) -> None:
-    epochs = [running.worker()["epoch"]]
-    async with load(running):
+async def test_restarts_under_load(running: Service, tmp_path: Path) -> None:
+    epochs, hung = [running.worker()["epoch"]], tmp_path / "hung"
+    prompt = f"[[hang@10 once={hung}]] goes on"  # no sequence ends before the last restart
+    async with load(running), aiohttp.ClientSession() as session:
         for _ in range(3):
             code, said = await command(running, "restart")
             assert code == 0, said
             epochs.append(running.worker()["epoch"])
+        going = asyncio.create_task(stream(session, running.url, prompt, max_tokens=SHORT))
+        await asyncio.to_thread(wait_for, hung.exists, why="a sequence is there")
         assert (await command(running, "restart", "default-0", "--now"))[0] == 0
         epochs.append(running.worker()["epoch"])
+        assert joined(await going) == fake_text(prompt, SHORT)
     assert epochs == sorted(set(epochs))
     assert running.status()["requests"]["replayed_total"] > 0
 

@@ -68,7 +68,7 @@ async def test_of_a_hundred_at_once_ninety_are_served_and_ten_refused(running: S
                 asyncio.create_task(complete(session, running.url, f"number {n}", max_tokens=30))
                 for n in range(100)
             ]
-            await until(lambda: sum(one.done() for one in asked) == 10)
+            await until(lambda: sum(one.done() for one in asked) >= 10)
         answers = await asyncio.gather(*asked)
     served = [answer for answer in answers if answer[0] == 200]
     refused = [answer for answer in answers if answer[0] == 503]

@@ -69,7 +69,7 @@ async def test_a_host_that_only_says_the_same_again_loses_its_turn(
     host = bench.host()
     host.passes = lambda message: not isinstance(message, Piece)
     _, outcome = bench.begin(host, model(bench))
-    await until(host.pieces)
+    await until(lambda: host.pieces() or outcome.failure)
     while outcome.failure is None:
         host.provision.look()
         await asyncio.sleep(0.01)
