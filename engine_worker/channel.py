@@ -1,12 +1,21 @@
 """The worker's end of the link: one thread between the DEALER socket and the other threads.
 
-The socket belongs to this thread alone. Other threads call `send`, which never blocks: a full
-socket would otherwise stop the engine thread, which would look like a hang.
+This thread receives, and sends what has to wait. Other threads call `send`, which hands a message
+to the socket at once if it can: where all cores compute, to wake up a thread for that takes longer
+than all of the rest. It never blocks: a full socket would otherwise stop the engine thread, which
+would look like a hang.
+
+A ZeroMQ socket may be used by one thread at a time. So each use holds `_lock`, and the thread waits
+on descriptors, not on the socket. They announce changes only once (zmq_getsockopt(3), ZMQ_FD), and
+a send may take the announcement of a message: who sends looks for one.
 """
 
+import contextlib
 import logging
 import math
 import os
+import select
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -29,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 HIGH_WATER_MARK = 10_000
 """Messages that the socket holds in each direction; further ones wait in `_outbox`."""
+
+# plain numbers: an operation on pyzmq's flags costs more than one on the socket
+_POLLIN, _NOBLOCK = int(zmq.POLLIN), int(zmq.NOBLOCK)
 
 SENT_POLL_S = 0.005
 """How often `wait_sent` looks."""
@@ -57,15 +69,19 @@ class Channel:
         self._outbox: deque[bytes] = deque([wire.encode(hello)])
         self._wakeup = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._has_moved = False
+        self._lock = threading.Lock()
+        self._socket: zmq.Socket[bytes] | None = None
 
     def move(self, endpoint: str, epoch: Epoch, first: Iterable[FromWorker]) -> None:
         """Leave the link for another one, and send `first` there first. In `on_message` only.
 
         Other threads may still send messages of the old epoch: the new front drops them.
         """
-        self._endpoint, self._epoch = endpoint, epoch
-        self._outbox = deque(wire.encode(message) for message in first)
-        self._has_moved = True
+        with self._lock:
+            self._socket = None  # nobody says `first` to the old front
+            self._endpoint, self._epoch = endpoint, epoch
+            self._outbox = deque(wire.encode(message) for message in first)
+            self._has_moved = True
 
     def send(self, message: FromWorker) -> None:
         """Queue a message, from any thread. The order of each calling thread is kept."""
@@ -74,7 +90,8 @@ class Channel:
     def send_bytes(self, data: bytes) -> None:
         """Queue a message that is encoded already."""
         self._outbox.append(data)
-        os.eventfd_write(self._wakeup, 1)
+        if not self._sent_now():
+            os.eventfd_write(self._wakeup, 1)
 
     def wait_sent(self, timeout_s: float) -> None:
         """Wait until the socket has taken everything that was queued, at most for `timeout_s`. Not
@@ -88,37 +105,37 @@ class Channel:
 
         Raises `LinkError` for a broken message, and when the front has cut the connection.
         """
-        poller = zmq.Poller()
-        poller.register(self._wakeup, zmq.POLLIN)
         while True:
             self._has_moved = False
-            socket, cut = self._connect(poller)
+            socket, cut = self._connect()
             try:
-                self._serve(poller, socket, cut)
+                self._serve(socket, cut)
             finally:
-                _leave(poller, socket, cut)
+                self._leave(socket, cut)
 
-    def _serve(
-        self, poller: zmq.Poller, socket: "zmq.Socket[bytes]", cut: "zmq.Socket[bytes]"
-    ) -> None:
+    def _serve(self, socket: "zmq.Socket[bytes]", cut: "zmq.Socket[bytes]") -> None:
         """Serve one link, until the channel is moved to another one."""
+        poll = select.poll()
+        for descriptor in (self._wakeup, socket.getsockopt(zmq.FD), cut.getsockopt(zmq.FD)):
+            poll.register(int(descriptor), select.POLLIN)
         next_beat = time.monotonic()
         while not self._has_moved:
             now = time.monotonic()
             if now >= next_beat:
                 next_beat = now + HEARTBEAT_S
                 self._outbox.append(wire.encode(self._heartbeat()))
-            self._flush(socket, poller)
-            wait_ms = max(0, math.ceil((next_beat - time.monotonic()) * 1000))
-            events = dict(poller.poll(wait_ms))
-            if self._wakeup in events:
-                os.eventfd_read(self._wakeup)
-            if events.get(socket, 0) & zmq.POLLIN:
-                self._receive_all(socket)
-            if cut in events and not self._has_moved:
+            with self._lock:
+                self._flush(socket)
+            self._receive_all(socket)
+            if self._has_moved:
+                return
+            if _is_readable(cut):
                 raise LinkError("the front has cut the link")
+            poll.poll(max(0, math.ceil((next_beat - time.monotonic()) * 1000)))
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self._wakeup)
 
-    def _connect(self, poller: zmq.Poller) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
+    def _connect(self) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
         """The socket, and a monitor that becomes readable when its connection is cut."""
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         socket = context.socket(zmq.DEALER)
@@ -128,25 +145,43 @@ class Channel:
         socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
         cut = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         socket.connect(self._endpoint)
-        poller.register(socket, zmq.POLLIN)
-        poller.register(cut, zmq.POLLIN)
+        with self._lock:
+            self._socket = socket
         return socket, cut
 
-    def _flush(self, socket: "zmq.Socket[bytes]", poller: zmq.Poller) -> None:
+    def _leave(self, socket: "zmq.Socket[bytes]", cut: "zmq.Socket[bytes]") -> None:
+        with self._lock:
+            self._socket = None
+            socket.disable_monitor()
+            for each in (cut, socket):
+                each.close(linger=0)
+
+    def _sent_now(self) -> bool:
+        """Whether the calling thread could send all that is queued, and has taken no announcement
+        from the channel's thread."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            socket = self._socket
+            return socket is not None and self._flush(socket) and not _is_readable(socket)
+        finally:
+            self._lock.release()
+
+    def _flush(self, socket: "zmq.Socket[bytes]") -> bool:
+        """Send what is queued; false if the socket is full. With the lock."""
         while self._outbox:
             try:
-                socket.send(self._outbox[0], zmq.NOBLOCK)
+                socket.send(self._outbox[0], _NOBLOCK)
             except zmq.Again:
-                poller.register(socket, zmq.POLLIN | zmq.POLLOUT)
-                return
+                return False
             self._outbox.popleft()
-        poller.register(socket, zmq.POLLIN)
+        return True
 
     def _receive_all(self, socket: "zmq.Socket[bytes]") -> None:
         while not self._has_moved:
-            try:
-                data = socket.recv(zmq.NOBLOCK)
-            except zmq.Again:
+            with self._lock:
+                data = socket.recv(_NOBLOCK) if _is_readable(socket) else None
+            if data is None:
                 return
             message = wire.decode_to_worker(data)
             if message.epoch == self._epoch:
@@ -155,8 +190,5 @@ class Channel:
                 logger.warning("message_dropped reason=epoch got=%d", message.epoch)
 
 
-def _leave(poller: zmq.Poller, socket: "zmq.Socket[bytes]", cut: "zmq.Socket[bytes]") -> None:
-    socket.disable_monitor()
-    for each in (cut, socket):
-        poller.unregister(each)
-        each.close(linger=0)
+def _is_readable(socket: "zmq.Socket[bytes]") -> bool:
+    return bool(int(socket.getsockopt(zmq.EVENTS)) & _POLLIN)
