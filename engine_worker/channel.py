@@ -78,7 +78,7 @@ class Channel:
         Other threads may still send messages of the old epoch: the new front drops them.
         """
         with self._lock:
-            self._socket = None  # nobody says `first` to the old front
+            self._socket = None  # `first` is not for the old front
             self._endpoint, self._epoch = endpoint, epoch
             self._outbox = deque(wire.encode(message) for message in first)
             self._has_moved = True

@@ -135,7 +135,7 @@ async def test_a_front_without_origins_refuses(rig: Rig) -> None:
     lone = Reloader(rig.config, (), None, rig.fleet, rig.applied)
     with pytest.raises(ReloadRefused):
         await lone.reload()
-    await asyncio.wait_for(lone.watch(), 30)  # there is no file to look at
+    await asyncio.wait_for(lone.watch(), 60)  # there is no file to look at
 
 
 async def test_a_changed_file_is_read_once_it_rests(
