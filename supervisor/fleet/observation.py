@@ -70,7 +70,7 @@ class Observation:
     def stepped(self, step: Step) -> None:
         self._box.last_step = step.step
         self._box.batch.told(step)
-        self._watchdog.stepped(step.step, time.monotonic())
+        self._watchdog.stepped(step.step)
 
     def handed_work(self, sequence: Generate) -> None:
         """A sequence was sent to the process."""

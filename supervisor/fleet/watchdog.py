@@ -3,7 +3,7 @@
 No single signal is reliable, so there are four, each for one question:
 
     existence        the pidfd; outside this module
-    schedulable      heartbeats of the IO thread, and all other messages
+    schedulable      heartbeats of the channel's thread; other threads send messages by themselves
     progress         the engine thread's own record on each heartbeat: a step has a deadline; so
                      has each question that the prepare threads' record shows
     run state, CPU   of the process, from the system: whether it was stopped; else only evidence
@@ -37,7 +37,7 @@ class WatchLimits(Struct, frozen=True, kw_only=True):
     one after `silence_s`, one that is stuck in a step after the step's deadline."""
 
     silence_s: float = 10.0
-    """Without a message, or stopped, while it serves."""
+    """Without a heartbeat, or stopped, while it serves."""
     loading_silence_s: float = 30.0
     """The same while it loads: a load's page faults can starve the IO thread. Also after a
     heartbeat that says `holds_lock`."""
@@ -131,17 +131,17 @@ class Watchdog:
         """The model is loaded. From now on steps count."""
         self._serving = True
         self.heard(now)
+        self._heard_at = now
 
     def heard(self, now: float) -> None:
-        """A message of the process came."""
+        """A message of the process came. The silence is counted from the first one, and from
+        heartbeats: the thread that reads our messages may hang while others send."""
         if self._heard_at is None:
-            self._heard_at_first = now
-        self._heard_at = now
+            self._heard_at_first = self._heard_at = now
 
-    def stepped(self, step: int, now: float) -> None:
+    def stepped(self, step: int) -> None:
         """The engine finished a step."""
         self._done_step = step
-        self._heard_at = now
 
     def beat(self, heartbeat: Heartbeat, now: float) -> None:
         """A heartbeat with the threads' records came. Two threads of a worker make heartbeats, so a

@@ -345,6 +345,20 @@ def test_when_to_act(
     assert world.hung_after <= within_s
 
 
+def test_the_engines_own_messages_do_not_stand_for_the_thread_that_reads_ours() -> None:
+    """The engine sends its steps itself, and goes on while that thread hangs."""
+    world = World().used()
+    world.talks = False
+    began = world.now
+    while world.verdict is None and world.now < began + 60:
+        world.begin(DECODE, 1)
+        world.dog.stepped(world.record.step)
+        world.dog.heard(world.now)
+        world.run(0.05)
+    assert "no heartbeat" in str(world.verdict)
+    assert world.now - began == pytest.approx(10.0, abs=1.0)
+
+
 def test_a_later_process_of_the_place_knows_what_the_first_has_learnt() -> None:
     first = World().used()
     second = World(rate=first.rate)
@@ -356,7 +370,7 @@ def test_a_later_process_of_the_place_knows_what_the_first_has_learnt() -> None:
 def test_a_step_that_was_reported_done_is_not_stuck() -> None:
     world = World().used()
     world.begin(DECODE, 1)
-    world.dog.stepped(world.record.step, world.now)
+    world.dog.stepped(world.record.step)
     world.run(60)
     assert world.verdict is None
 
