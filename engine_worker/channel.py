@@ -40,7 +40,7 @@ HIGH_WATER_MARK = 10_000
 """Messages that the socket holds in each direction; further ones wait in `_outbox`."""
 
 # plain numbers: an operation on pyzmq's flags costs more than one on the socket
-_POLLIN, _NOBLOCK = int(zmq.POLLIN), int(zmq.NOBLOCK)
+_POLLIN, _POLLOUT, _NOBLOCK = map(int, (zmq.POLLIN, zmq.POLLOUT, zmq.NOBLOCK))
 
 SENT_POLL_S = 0.005
 """How often `wait_sent` looks."""
@@ -107,17 +107,16 @@ class Channel:
         """
         while True:
             self._has_moved = False
-            socket, cut = self._connect()
+            socket, cut, poll = self._connect()
             try:
-                self._serve(socket, cut)
+                self._serve(socket, cut, poll)
             finally:
                 self._leave(socket, cut)
 
-    def _serve(self, socket: "zmq.Socket[bytes]", cut: "zmq.Socket[bytes]") -> None:
+    def _serve(
+        self, socket: "zmq.Socket[bytes]", cut: "zmq.Socket[bytes]", poll: select.poll
+    ) -> None:
         """Serve one link, until the channel is moved to another one."""
-        poll = select.poll()
-        for descriptor in (self._wakeup, socket.getsockopt(zmq.FD), cut.getsockopt(zmq.FD)):
-            poll.register(int(descriptor), select.POLLIN)
         next_beat = time.monotonic()
         while not self._has_moved:
             now = time.monotonic()
@@ -131,12 +130,15 @@ class Channel:
                 return
             if _is_readable(cut):
                 raise LinkError("the front has cut the link")
+            if self._has_more(socket):
+                continue
             poll.poll(max(0, math.ceil((next_beat - time.monotonic()) * 1000)))
             with contextlib.suppress(BlockingIOError):
                 os.eventfd_read(self._wakeup)
 
-    def _connect(self) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes]]":
-        """The socket, and a monitor that becomes readable when its connection is cut."""
+    def _connect(self) -> "tuple[zmq.Socket[bytes], zmq.Socket[bytes], select.poll]":
+        """The socket, a monitor that becomes readable when its connection is cut, and what waits
+        for both and for other threads."""
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         socket = context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
@@ -145,9 +147,12 @@ class Channel:
         socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
         cut = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         socket.connect(self._endpoint)
+        poll = select.poll()
+        for descriptor in (self._wakeup, socket.getsockopt(zmq.FD), cut.getsockopt(zmq.FD)):
+            poll.register(int(descriptor), select.POLLIN)
         with self._lock:
             self._socket = socket
-        return socket, cut
+        return socket, cut, poll
 
     def _leave(self, socket: "zmq.Socket[bytes]", cut: "zmq.Socket[bytes]") -> None:
         with self._lock:
@@ -176,6 +181,13 @@ class Channel:
                 return False
             self._outbox.popleft()
         return True
+
+    def _has_more(self, socket: "zmq.Socket[bytes]") -> bool:
+        """Whether there is something to receive or to send, which no descriptor may announce any
+        more: a flush may have taken the announcement of a message, a receipt that of room."""
+        with self._lock:
+            events = int(socket.getsockopt(zmq.EVENTS))
+            return bool(events & _POLLIN or (self._outbox and events & _POLLOUT))
 
     def _receive_all(self, socket: "zmq.Socket[bytes]") -> None:
         while not self._has_moved:

@@ -165,6 +165,21 @@ def test_no_message_is_lost_or_overtaken_while_threads_send(
         assert received.get(timeout=WAIT_MS / 1e3) == Cancel(EPOCH, RequestNo(number))
 
 
+def test_what_did_not_fit_is_sent_when_the_front_reads_again(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look for received messages may take the announcement of room, and no heartbeat helps."""
+    monkeypatch.setattr(channel, "HEARTBEAT_S", 3600.0)
+    monkeypatch.setattr(channel, "HIGH_WATER_MARK", 100)
+    front.socket.setsockopt(zmq.RCVHWM, 100)
+    worker = Worker(front)
+    n_messages = 2_000
+    for number in range(n_messages):
+        worker.channel.send_bytes(b"%01000d" % number)
+    assert worker.channel._outbox
+    assert [int(front.receive()) for _ in range(n_messages)] == list(range(n_messages))
+
+
 def test_what_is_said_first_to_a_new_front_is_not_said_to_the_old_one(
     front: Front, tmp_path: Path
 ) -> None:
