@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
+from engine_worker import time_slice
 from gpufc import framing, prctl
 from gpufc.errors import LinkError
 from gpufc.proc_stat import stat_fields
@@ -164,7 +165,8 @@ class Child:
 
 
 def confine(parent: int, memory_bytes: int) -> None:
-    """Die with the parent, gain no privileges, take no more memory, write no files.
+    """Die with the parent, gain no privileges, take no more memory, write no files, and have the
+    usual time slice, whichever thread the parent is.
 
     Out of memory, the kernel ends this process before any other.
     """
@@ -174,6 +176,7 @@ def confine(parent: int, memory_bytes: int) -> None:
     if os.getppid() != parent:
         sys.exit(0)
     prctl.be_killed_before_others(1000)
+    time_slice.choose(None)
     for limit, value in (
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_FSIZE, 0),

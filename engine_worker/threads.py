@@ -17,8 +17,8 @@ def start(name: str, run: Callable[[], None]) -> None:
     """Run it in a thread. An exception that escapes from it ends the process at once."""
 
     def run_or_end() -> None:
-        time_slice.choose(None)  # it may be the thread that computes which starts this one
         try:
+            time_slice.choose(None)  # it may be the thread that computes which starts this one
             run()
         except BaseException:
             logger.critical("thread_died name=%s", name, exc_info=True)

@@ -77,9 +77,9 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "engine_worker.confinement",
         "engine_worker.disposable",
         "engine_worker.host",
-        "engine_worker.time_slice",
         "engine_worker.tuning",
     ),
+    ("engine_worker.time_slice",),
     # both
     ("gpufc",),
 )
