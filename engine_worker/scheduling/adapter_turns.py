@@ -12,17 +12,17 @@ from gpufc.adapters import Adapters
 from gpufc.protocol import MIN_CHUNK
 
 TURN_S = 0.04
-"""Of a turn of several steps. Other adapters make llama.cpp reserve its graph again: as long as a
-step of a small model on two cores."""
+"""For so long a set waits for turns of several steps of all others. Other adapters make llama.cpp
+reserve its graph again, which takes as long as a step of a small model on two cores."""
 
 
 class AdapterTurns:
     """Which sequences the next step may compute: those with the adapters whose turn it is.
 
     `inner` decides first. Each set of adapters that any sequence has gets a turn, so that a stream
-    has a token in each round. A turn is one step, or as many steps without prompts as `TURN_S` has
-    room for. Prompts of all other sets take at most `LONGEST_S` of a round together, or `MIN_CHUNK`
-    tokens each. While all sequences have one set, the turns cost nothing.
+    has a token in each round. A turn is one step, or as many steps without prompts as its share of
+    `TURN_S` has room for. Prompts of all other sets take at most `LONGEST_S` of a round together,
+    or `MIN_CHUNK` tokens each. While all sequences have one set, the turns cost nothing.
     """
 
     def __init__(self, inner: Turns, costs: StepCosts) -> None:
@@ -82,4 +82,4 @@ class AdapterTurns:
         if step_s is None or plan.is_prefill or not plan.work:
             return False
         self._spent_s += step_s
-        return self._spent_s + step_s <= TURN_S
+        return self._spent_s + step_s <= TURN_S / max(1, self._n_others)

@@ -159,7 +159,7 @@ class PerStepSpeculator:
     def _price(self, n_decoding: int) -> Prices | None:
         """Prices of as many drafted tokens as other streams of the step may wait for."""
         draft_s = (self._drafter.position_s or 0.0) / max(1, n_decoding)
-        seconds = []
+        seconds: list[float] = []
         for n_drafted in range(1 + min(n_decoding * MAX_DRAFT, MAX_DRAFTED)):
             step_s = self._costs.seconds(n_decoding + n_drafted, n_decoding + n_drafted)
             if step_s is None:

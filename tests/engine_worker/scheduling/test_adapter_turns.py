@@ -111,6 +111,15 @@ def test_a_turn_has_as_many_plain_steps_as_there_is_time_for(n_steps: int) -> No
     assert turns == ([1] * n_steps + [2] * n_steps) * 2
 
 
+def test_turns_of_several_sets_share_the_time_that_another_one_waits() -> None:
+    """Of three sets each one waits for two steps of either other one, and not for four."""
+    planner = scheduler(batch_tokens=16, costs=flat(TURN_S / 4.5))
+    add(planner, *(sequence(spec(n, adapters=a)) for n, a in enumerate((A, B, HALF), 1)))
+    for _ in range(3):
+        step(planner)
+    assert [step(planner)[0][0] for _ in range(12)] == [1, 1, 2, 2, 3, 3] * 2
+
+
 @pytest.mark.parametrize("others", [[A], [A, HALF], [A, HALF, ()]])
 def test_prompts_of_other_sets_delay_a_stream_by_a_bounded_time(others: list[Adapters]) -> None:
     costs = StepCosts()
