@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from supervisor.http.edge.many_values import decode_in_parts, members_in
+from supervisor.http.edge.many_values import decode_in_parts, names_differ
 from supervisor.http.edge.values import converted, decode, without_mark
 
 T = TypeVar("T")
@@ -48,7 +48,8 @@ def decode_in_steps(
     """
     with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         whole = _in_steps(text, stretches, between)
-        if members_in(whole) == n_members:
+        if names_differ(whole, n_members, between):
+            between()
             return converted(whole, kind)
     return decode(text, kind)
 

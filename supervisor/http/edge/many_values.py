@@ -21,6 +21,9 @@ once more."""
 LEAST_ITEM_BYTES = 16
 """Items that are smaller on average are many, and cost more apart than together."""
 
+WALKED_ITEMS = 64 * 1024
+"""Items of arrays and objects that are looked at in one step."""
+
 _LOOK_BYTES = 64
 _CONTAINERS = (dict, list)
 _OBJECT = re.compile(rb"\s*\{")
@@ -47,19 +50,23 @@ def decode_in_parts(text: Any, between: Callable[[], object], levels: int = MOST
     return _items(parts, between, levels - 1)
 
 
-def members_in(value: Any) -> int:
-    """How many members all objects in the value have."""
-    found = 0
+def names_differ(value: Any, n_members: int, between: Callable[[], object]) -> bool:
+    """Whether no object of a valid text has two members of one name: its value has all of the
+    text's `n_members` then. The walk ends once they are found, and calls `between` between steps.
+    """
+    found = n_walked = 0
     containers = [value]
-    while containers:
+    while containers and found < n_members:
         one = containers.pop()
         if isinstance(one, dict):
             found += len(one)
             one = one.values()
-        elif not isinstance(one, list):
-            continue
+        n_walked += len(one) + 1
+        if n_walked >= WALKED_ITEMS:
+            between()
+            n_walked = 0
         containers += [inner for inner in one if isinstance(inner, _CONTAINERS)]
-    return found
+    return found == n_members
 
 
 def _items(parts: Iterable[Raw], between: Callable[[], object], levels: int) -> list[Any]:

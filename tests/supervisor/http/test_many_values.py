@@ -15,7 +15,12 @@ from supervisor.http.anthropic.fields import MessagesBody
 from supervisor.http.edge import body, long_strings, many_values
 from supervisor.http.edge.body import Weighed
 from supervisor.http.edge.body_cost import weigh
-from supervisor.http.edge.many_values import LEAST_BYTES, MOST_LEVELS, decode_in_parts
+from supervisor.http.edge.many_values import (
+    LEAST_BYTES,
+    MOST_LEVELS,
+    decode_in_parts,
+    names_differ,
+)
 from supervisor.http.edge.values import decode
 from supervisor.http.ollama.chat import ChatBody
 from supervisor.http.openai.completions import CompletionBody
@@ -141,6 +146,26 @@ def test_the_last_member_of_a_name_counts_and_each_is_checked(n_others: int) -> 
     assert read('"n": "x"', '"n": 2') == (msgspec.ValidationError, wrong)
     assert read('"n": 2', '"n": "x"') == (msgspec.ValidationError, wrong)
     assert read(r'"tag": "a\x"', '"tag": "b"')[0] is msgspec.DecodeError
+
+
+class NotWalked(list[Any]):
+    def __iter__(self) -> Any:
+        raise AssertionError("the walk goes on behind the last member")
+
+
+def test_the_search_for_members_ends_at_the_last_one() -> None:
+    value = {"prompt": NotWalked([1, 2]), "other": [{"a": 1}]}
+    assert names_differ(value, 3, lambda: None)
+    assert names_differ(NotWalked([1, 2]), 0, lambda: None)
+    with pytest.raises(AssertionError, match="goes on"):
+        names_differ(value, 4, lambda: None)
+
+
+def test_the_search_for_members_leaves_others_a_chance(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(many_values, "WALKED_ITEMS", 10)
+    steps: list[None] = []
+    assert not names_differ([[[0] * 4] * 8], 1, lambda: steps.append(None))
+    assert len(steps) == 5
 
 
 def outcome(read: Any) -> Any:
