@@ -44,7 +44,8 @@ def decode_in_steps(
     What the steps refuse is decoded at once: another way to the value refuses more, such as deep
     levels in an unknown field, and names other places in its errors. So is a text with several
     members of one name in an object, which the steps find by `n_members`: of these the last one
-    counts, and `decode` refuses a wrong one before it.
+    counts, and `decode` refuses a wrong one before it. Where the first error is a float in place of
+    a whole number, it looks at the last ones only.
     """
     with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         whole = _in_steps(text, stretches, between)

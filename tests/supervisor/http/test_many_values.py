@@ -145,6 +145,8 @@ def test_the_last_member_of_a_name_counts_and_each_is_checked(n_others: int) -> 
     wrong = "Expected `int | object | array`, got `str` - at `$.n`"
     assert read('"n": "x"', '"n": 2') == (msgspec.ValidationError, wrong)
     assert read('"n": 2', '"n": "x"') == (msgspec.ValidationError, wrong)
+    assert read('"n": "x"', '"n": 1.5', '"n": 2') == (msgspec.ValidationError, wrong)
+    assert read('"n": 1.5', '"n": 2') == read('"n": 1.5', '"n": "x"', '"n": 2') == Typed(2)
     assert read(r'"tag": "a\x"', '"tag": "b"')[0] is msgspec.DecodeError
 
 
