@@ -32,8 +32,8 @@ class Origins(Struct, frozen=True):
     that of the version which was read first."""
 
     read: Callable[[], Settings]
-    file: Path | None = None
-    stamp: Stamp | None = None
+    file: Path | None
+    stamp: Stamp | None
 
 
 class ReloadingFleet(Protocol):
