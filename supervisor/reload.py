@@ -17,7 +17,7 @@ from gpufc.config import Config
 from gpufc.config.live import write
 from gpufc.config.marks import Reload
 from gpufc.errors import ConfigError, InvalidConfiguration, ReloadRefused, RequestError
-from gpufc.settings import Settings, Stamp, Value, stamp_of
+from gpufc.settings import Settings, Stamp, Value, require_regular, stamp_of
 from supervisor.fleet.port import OnReplacement, not_followed
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,13 @@ class Origins(Struct, frozen=True):
     read: Callable[[], Settings]
     file: Path | None
     stamp: Stamp | None
+
+    def read_again(self) -> Settings:
+        """Raises `ConfigError` for a pipe as well: it would block for ever, and other reloads
+        would wait for it."""
+        if self.file is not None:
+            require_regular(self.file)
+        return self.read()
 
 
 class ReloadingFleet(Protocol):
@@ -96,7 +103,7 @@ class Reloader:
         if self._origins is None:
             raise ReloadRefused("Nothing was changed: this front cannot read its configuration")
         try:
-            return await asyncio.to_thread(self._origins.read)
+            return await asyncio.to_thread(self._origins.read_again)
         except ConfigError as err:
             raise InvalidConfiguration(f"Nothing was changed: {err}") from err
 

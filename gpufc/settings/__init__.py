@@ -11,7 +11,7 @@ table they mean the models of `models_dir` too. The network's keys can stand in 
 """
 
 from gpufc.settings.checking import require_utf8
-from gpufc.settings.document import Stamp, stamp_of
+from gpufc.settings.document import Stamp, require_regular, stamp_of
 from gpufc.settings.keys import NAME, TABLES, Key, closest, keys
 from gpufc.settings.resolving import resolve
 from gpufc.settings.values import HIDDEN, Origin, Settings, Source, Value, row
@@ -28,6 +28,7 @@ __all__ = [
     "Value",
     "closest",
     "keys",
+    "require_regular",
     "require_utf8",
     "resolve",
     "row",

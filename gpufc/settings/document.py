@@ -44,6 +44,16 @@ def stamp_of(path: Path) -> Stamp | None:
         return None
 
 
+def require_regular(path: Path) -> None:
+    """Raises `ConfigError` for a pipe or a device: to open it again may block for ever."""
+    try:
+        is_regular = stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return  # `read` says what it lacks
+    if not is_regular:
+        raise ConfigError(f"configuration file {path} is not a regular file: it is read only once")
+
+
 def _stamp(found: os.stat_result) -> Stamp | None:
     """None for a pipe, such as a shell's `<(...)`: it gives its text once."""
     if not stat.S_ISREG(found.st_mode):

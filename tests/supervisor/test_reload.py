@@ -107,6 +107,18 @@ async def test_one_bad_key_changes_nothing_and_is_named(rig: Rig) -> None:
     assert rig.fleet.asked == []
 
 
+async def test_a_file_that_has_become_a_pipe_is_refused_and_holds_up_no_other_reload(
+    rig: Rig,
+) -> None:
+    rig.file.unlink()
+    os.mkfifo(rig.file)  # nobody writes to it: to open it would block
+    with pytest.raises(InvalidConfiguration, match="is not a regular file"):
+        await rig.reloader.reload()
+    rig.file.unlink()
+    rig.file.write_text("max_n = 2")
+    assert len(await rig.reloader.reload()) == 1
+
+
 async def test_a_key_that_is_not_hot_refuses_the_others_too(rig: Rig) -> None:
     rig.file.write_text("max_queue = 9\nrestart_limit = 3")
     with pytest.raises(ReloadRefused, match=r"restart_limit cannot change .* Wanted: .*max_queue"):
