@@ -13,6 +13,10 @@ from engine_worker.backend.fake.vocabulary import tokenize
 from tests.service import sse_events
 
 FAKE = {"GPUFC_BACKEND": "fake", "GPUFC_FAKE_SCRIPT": "step_ms=3", "GPUFC_RESTART_LIMIT": "1000"}
+ENDLESS = 100_000
+"""Tokens of a stream that outlasts every command on the slowest machine."""
+WIDE = {"GPUFC_N_CTX": str(2 * ENDLESS), "GPUFC_KV_CELLS": str(4 * ENDLESS)}
+"""Room for endless streams."""
 
 
 def fake_text(prompt: str, n_tokens: int) -> str:

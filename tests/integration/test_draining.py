@@ -9,8 +9,8 @@ import aiohttp
 import pytest
 
 from tests.integration.commands import REFUSED, command
-from tests.integration.fake_service import complete, fake_text, joined, stream
-from tests.integration.test_stopping import ENDLESS, Ending, session, start
+from tests.integration.fake_service import ENDLESS, complete, fake_text, joined, stream
+from tests.integration.test_stopping import Ending, session, start
 from tests.integration.upgradable import upgraded_ended
 from tests.service import wait_for
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import aiohttp
 
 from tests.integration.commands import fake_model
-from tests.integration.fake_service import FAKE, stream
-from tests.integration.upgradable import ENDLESS, WIDE
+from tests.integration.fake_service import ENDLESS, FAKE, WIDE, stream
 from tests.service import Service, service, wait_for
 
 OWN = {"GPUFC_FAKE_SCRIPT": "step_ms=5", "GPUFC_REPLICAS": "2", "GPUFC_STANDBY": "hot"}

@@ -20,8 +20,8 @@ import pytest
 
 from gpufc.signals import STRAY
 from tests.integration.commands import command
-from tests.integration.fake_service import FAKE, complete, fake_text, joined, stream
-from tests.integration.upgradable import ENDLESS, WIDE, upgraded_ended
+from tests.integration.fake_service import ENDLESS, FAKE, WIDE, complete, fake_text, joined, stream
+from tests.integration.upgradable import upgraded_ended
 from tests.service import Gains, Service, lives, service, wait_for, zombies
 
 N_TOKENS = 300

@@ -15,8 +15,7 @@ import aiohttp
 import psutil
 import pytest
 
-from tests.integration.fake_service import FAKE, complete, fake_text, joined, stream
-from tests.integration.upgradable import ENDLESS, WIDE
+from tests.integration.fake_service import ENDLESS, FAKE, WIDE, complete, fake_text, joined, stream
 from tests.service import Service, lives, service, wait_for
 
 POLICY = Path(__file__).parent / "steered_policy.py"

@@ -12,18 +12,18 @@ import psutil
 import pytest
 
 from tests.integration.commands import REFUSED, command, fake_model
-from tests.integration.fake_service import FAKE, complete, fake_text, joined, stream
+from tests.integration.fake_service import ENDLESS, FAKE, WIDE, complete, fake_text, joined, stream
 from tests.service import Service, lives, service, wait_for
 
 N_STREAMS = 50
-ENDLESS = 100_000
-WIDE = FAKE | {
-    "GPUFC_FAKE_SCRIPT": "step_ms=5",
-    "GPUFC_MAX_CONCURRENT_REQUESTS": str(N_STREAMS),
-    "GPUFC_N_CTX": "200000",
-    "GPUFC_KV_CELLS": "400000",
-}
-
+ENVIRON = (
+    FAKE
+    | WIDE
+    | {
+        "GPUFC_FAKE_SCRIPT": "step_ms=5",
+        "GPUFC_MAX_CONCURRENT_REQUESTS": str(N_STREAMS),
+    }
+)
 
 LONG = 3000
 """Tokens of an answer that runs for longer than any look at it takes."""
@@ -72,7 +72,7 @@ class Ending:
 
 
 def start(tmp_path: Path, timeout_s: float, **more: str) -> Any:
-    environ = WIDE | {"GPUFC_SHUTDOWN_TIMEOUT_S": str(timeout_s)} | more
+    environ = ENVIRON | {"GPUFC_SHUTDOWN_TIMEOUT_S": str(timeout_s)} | more
     return service(tmp_path / "run", environ=environ)
 
 

@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from tests.integration.fake_service import FAKE, Reading
-from tests.integration.upgradable import ENDLESS, WIDE
+from tests.integration.fake_service import ENDLESS, FAKE, WIDE, Reading
 from tests.service import Service, service, wait_for
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")

@@ -12,8 +12,16 @@ import psutil
 import pytest
 
 from tests.integration.commands import command, fake_model
-from tests.integration.fake_service import complete, fake_text, joined, stream, unread
-from tests.integration.upgradable import ENDLESS, N_TOKENS, WIDE, Running, upgradable
+from tests.integration.fake_service import (
+    ENDLESS,
+    WIDE,
+    complete,
+    fake_text,
+    joined,
+    stream,
+    unread,
+)
+from tests.integration.upgradable import N_TOKENS, Running, upgradable
 from tests.service import lives, wait_for
 
 N_STREAMS = 50

@@ -9,13 +9,11 @@ import aiohttp
 import pytest
 
 from tests.integration.commands import NOT_RUNNING, REFUSED, command
-from tests.integration.fake_service import complete, fake_text, joined, stream
+from tests.integration.fake_service import ENDLESS, WIDE, complete, fake_text, joined, stream
 from tests.integration.upgradable import (
-    ENDLESS,
     N_TOKENS,
     QUICK,
     ROOT,
-    WIDE,
     Running,
     upgradable,
 )

@@ -13,14 +13,11 @@ from tests.service import Service, lives, service, wait_for
 
 ROOT = str(Path(__file__).parents[2])
 N_TOKENS = 120
-ENDLESS = 100_000
 QUICK = FAKE | {
     "GPUFC_FAKE_SCRIPT": "step_ms=5",
     "GPUFC_KEEPALIVE_TIMEOUT_S": "20",  # a client's pool gives up after 15: it never asks too late
     "GPUFC_STANDBY": "none",
 }
-WIDE = {"GPUFC_N_CTX": "200000", "GPUFC_KV_CELLS": "400000"}
-"""Room for a stream that outlasts every command on the slowest machine."""
 
 
 class Running:

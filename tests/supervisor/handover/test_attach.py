@@ -37,10 +37,10 @@ from supervisor.fleet.followed import Lent
 from supervisor.fleet.link import WorkerLink
 from supervisor.fleet.process import WORKER_COMMAND, WorkerProcess
 from supervisor.handover.adopted import AdoptedProcess, Inherited
+from tests.integration.fake_service import ENDLESS
 from tests.supervisor.reaping import not_reaped
 
 FIRST, SECOND = Epoch(7), Epoch(9)
-ENDLESS = 100_000
 PROMPT = tuple(tokenize("a prompt that goes on", add_special=True))
 
 
