@@ -70,9 +70,11 @@ class Reading:
         wanted = len(self._text) + n_tokens
         async with asyncio.timeout(60):
             while len(self._text) < wanted:
+                if self._task.done():
+                    self._task.result()  # raises its error, if it has one
+                    raise AssertionError(f"the stream ended after {len(self._text)} tokens")
                 self._changed.clear()
                 await self._changed.wait()
-                assert not self._task.done(), self._task
 
     async def leave(self) -> None:
         """End it. Its text so far must be the scripted engine's."""
