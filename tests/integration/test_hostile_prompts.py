@@ -1,10 +1,12 @@
 """Prompts that crash a real worker process while they are prepared, and those that only count."""
 
+from pathlib import Path
+
 import aiohttp
 import pytest
 
-from tests.integration.fake_service import Reading, complete
-from tests.service import Service
+from tests.integration.fake_service import ENDLESS, FAKE, WIDE, Reading, complete
+from tests.service import Service, service
 
 POISON = "[[tokenize:segv]]"
 
@@ -15,21 +17,22 @@ def running(plain: Service) -> Service:
 
 
 async def test_a_prompt_that_crashes_the_tokenizer_is_convicted_and_no_stream_is(
-    running: Service,
+    tmp_path: Path,
 ) -> None:
-    epoch = running.worker()["epoch"]
-    async with aiohttp.ClientSession() as session:
-        honest = Reading(session, running.url, "a story", 4000)
-        await honest.goes_on()
-        status, body, _ = await complete(session, running.url, POISON)
-        assert (status, body["error"]["code"]) == (500, "engine_crash_suspect")
-        await honest.goes_on(100)
-        await honest.leave()
-        status, body, _ = await complete(session, running.url, POISON)
-        assert (status, body["error"]["code"]) == (500, "engine_crash_suspect")
-        status, body, _ = await complete(session, running.url, "hello")
-        assert status == 200
-    assert running.worker()["epoch"] == epoch + 2
+    with service(tmp_path / "run", environ=FAKE | WIDE) as running:
+        epoch = running.worker()["epoch"]
+        async with aiohttp.ClientSession() as session:
+            honest = Reading(session, running.url, "a story", ENDLESS)
+            await honest.goes_on()
+            status, body, _ = await complete(session, running.url, POISON)
+            assert (status, body["error"]["code"]) == (500, "engine_crash_suspect")
+            await honest.goes_on(100)
+            await honest.leave()
+            status, body, _ = await complete(session, running.url, POISON)
+            assert (status, body["error"]["code"]) == (500, "engine_crash_suspect")
+            status, body, _ = await complete(session, running.url, "hello")
+            assert status == 200
+        assert running.worker()["epoch"] == epoch + 2
 
 
 async def test_a_text_of_any_length_is_counted(running: Service) -> None:

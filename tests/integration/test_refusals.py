@@ -43,6 +43,13 @@ async def until(
             await asyncio.sleep(POLL_S)
 
 
+def hanging(folder: Path) -> tuple[str, Path]:
+    """A prompt whose stream cannot end before its worker is killed, and the file that is there once
+    it hangs. It goes on in another worker."""
+    hung = folder / "hung"
+    return f"[[hang@20 once={hung}]] waits", hung
+
+
 @contextlib.contextmanager
 def standing(front: psutil.Process) -> Iterator[None]:
     """The front stands still meanwhile. It makes nothing anew that is taken from it."""
@@ -85,11 +92,12 @@ def n_refused(connections: list[socket.socket]) -> int:
 async def test_idle_connections_leave_the_descriptors_that_a_new_worker_needs(
     tmp_path: Path,
 ) -> None:
+    prompt, hung = hanging(tmp_path)
     with service(tmp_path / "run", environ=SLOW, prefix=limited(N_DESCRIPTORS)) as running:
         url, allowed = running.url, for_connections(N_DESCRIPTORS)
         async with aiohttp.ClientSession() as session:
-            streamed = asyncio.create_task(stream(session, url, "flooded", max_tokens=N_TOKENS))
-            await until(session, url, lambda row: row["last_step_at"] is not None)
+            streamed = asyncio.create_task(stream(session, url, prompt, max_tokens=N_TOKENS))
+            await until(session, url, lambda _: hung.exists())
             flood = idle_connections(url, N_IDLE)
             held = await asyncio.to_thread(flood.__enter__)
             least = N_IDLE - allowed
@@ -97,15 +105,14 @@ async def test_idle_connections_leave_the_descriptors_that_a_new_worker_needs(
             assert running.front.num_fds() >= allowed
             epoch = running.kill_worker()
             await until(session, url, lambda r: r["state"] == "ready" and r["epoch"] > epoch)
-            assert joined(await streamed) == fake_text("flooded", N_TOKENS)
+            assert joined(await streamed) == fake_text(prompt, N_TOKENS)
             await asyncio.to_thread(flood.__exit__, None, None, None)
         assert "worker_not_started" not in (running.runtime.logs / "front.log").read_text()
         assert running.worker()["epoch"] == epoch + 1
 
 
 async def test_a_start_without_descriptors_is_waited_out(tmp_path: Path) -> None:
-    hung = tmp_path / "hung"
-    prompt = f"[[hang@20 once={hung}]] waits"  # it cannot end before the worker is killed
+    prompt, hung = hanging(tmp_path)
     with service(tmp_path / "run", environ=SLOW) as running:
         url, front = running.url, running.front
         async with aiohttp.ClientSession() as session:
@@ -141,16 +148,17 @@ def test_the_limit_of_descriptors_is_raised_at_start(tmp_path: Path) -> None:
 async def test_a_stream_outlives_its_worker_and_the_runtime_folder(
     tmp_path: Path, gone: str, standby: str
 ) -> None:
+    prompt, hung = hanging(tmp_path)
     with service(tmp_path / "run", environ=SLOW | {"GPUFC_STANDBY": standby}) as running:
         url, folder = running.url, running.runtime.path
         async with aiohttp.ClientSession() as session:
-            streamed = asyncio.create_task(stream(session, url, "homeless", max_tokens=N_TOKENS))
-            row = await until(session, url, lambda row: row["last_step_at"] is not None)
+            streamed = asyncio.create_task(stream(session, url, prompt, max_tokens=N_TOKENS))
+            row = await until(session, url, lambda _: hung.exists())
             token = running.runtime.admin_token.read_text()
             with standing(running.front):
                 shutil.rmtree(folder / gone)
                 os.kill(row["pid"], signal.SIGKILL)
-            assert joined(await streamed) == fake_text("homeless", N_TOKENS)
+            assert joined(await streamed) == fake_text(prompt, N_TOKENS)
             await until(session, url, lambda r: r["epoch"] > row["epoch"])
         wait_for(running.runtime.control_socket.exists, why="commands reach the front again")
         wait_for(running.runtime.admin_token.exists, why="the token is there again")
@@ -164,18 +172,19 @@ async def test_a_stream_outlives_its_worker_and_the_runtime_folder(
 async def test_a_file_in_the_runtime_folder_s_place_is_waited_out(
     tmp_path: Path, standby: str
 ) -> None:
+    prompt, hung = hanging(tmp_path)
     with service(tmp_path / "run", environ=SLOW | {"GPUFC_STANDBY": standby}) as running:
         url, folder = running.url, running.runtime.path
         async with aiohttp.ClientSession() as session:
-            streamed = asyncio.create_task(stream(session, url, "blocked", max_tokens=N_TOKENS))
-            row = await until(session, url, lambda row: row["last_step_at"] is not None)
+            streamed = asyncio.create_task(stream(session, url, prompt, max_tokens=N_TOKENS))
+            row = await until(session, url, lambda _: hung.exists())
             with standing(running.front):
                 shutil.rmtree(folder)
                 folder.touch()
             os.kill(row["pid"], signal.SIGKILL)
             await until(session, url, lambda row: row["state"] == "backoff")
             folder.unlink()
-            assert joined(await streamed) == fake_text("blocked", N_TOKENS)
+            assert joined(await streamed) == fake_text(prompt, N_TOKENS)
         wait_for(running.runtime.control_socket.exists, why="commands reach the front again")
 
 
