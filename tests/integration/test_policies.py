@@ -15,11 +15,12 @@ import aiohttp
 import psutil
 import pytest
 
-from tests.integration.fake_service import ENDLESS, FAKE, WIDE, complete, fake_text, joined, stream
+from tests.integration.fake_service import ENDLESS, FAKE, WIDE, Reading, complete, fake_text
 from tests.service import Service, lives, service, wait_for
 
 POLICY = Path(__file__).parent / "steered_policy.py"
 N_TRIES = 40
+"""Fewer if six in a row fail: the policy then rests for longer than `wait_for` waits for it."""
 
 CONFIG = """
 plugins = [{{ use = "{policy}", timeout_s = 0.3, options = {{ file = "{file}" }} }}]
@@ -65,7 +66,7 @@ def steered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Steered]:
     file, config = folder / "wish.json", folder / "my.toml"
     config.write_text(CONFIG.format(policy=POLICY, file=file))
     file.write_text("{}")
-    with service(folder / "run", "--config", str(config), environ=FAKE) as running:
+    with service(folder / "run", "--config", str(config), environ=FAKE | WIDE) as running:
         running.wait_all_ready(2)
         yield Steered(running, file)
 
@@ -119,7 +120,7 @@ async def test_a_policy_that_fails_leaves_the_choice_to_the_front(
         await followed(session, steered, ["m-1"])
         running = steered.running
         n_asked = steered.counts()["asked"]
-        long = asyncio.create_task(stream(session, running.url, "long", max_tokens=200))
+        long = Reading(session, running.url, "long", ENDLESS)
         await asyncio.to_thread(wait_for, lambda: steered.counts()["asked"] > n_asked)
         restarts = steered.policy()["counts"]["restarts"]
         if fault == "killed":
@@ -133,7 +134,8 @@ async def test_a_policy_that_fails_leaves_the_choice_to_the_front(
             )
         steered.does(workers=["m-0"])
         await said(session, running, "while it starts again")
-        assert joined(await long) == fake_text("long", 200)
+        await long.goes_on()
+        await long.leave()
         assert await followed(session, steered, ["m-0"]) == {"m-0"}
     requests = running.status()["requests"]
     assert (requests["failed_total"], requests["rejected_total"]) == (0, 0)
