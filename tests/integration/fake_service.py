@@ -56,12 +56,15 @@ class Reading:
         try:
             async with session.post(url, json=body) as response:
                 assert response.status == 200, await response.text()
-                async for line in response.content:
-                    if line.startswith(b"data: {"):
-                        chunk = json.loads(line[6:])
-                        assert "choices" in chunk, chunk
-                        self._text += "".join(choice["text"] for choice in chunk["choices"])
-                        self._changed.set()
+                try:
+                    async for line in response.content:
+                        if line.startswith(b"data: {"):
+                            chunk = json.loads(line[6:])
+                            assert "choices" in chunk, chunk
+                            self._text += "".join(choice["text"] for choice in chunk["choices"])
+                            self._changed.set()
+                finally:
+                    _abort(response)
         finally:
             self._changed.set()
 
@@ -82,6 +85,13 @@ class Reading:
         await asyncio.wait({self._task})
         assert self._task.cancelled(), self._task
         assert self._text == fake_text(self._prompt, len(self._text))
+
+
+def _abort(response: aiohttp.ClientResponse) -> None:
+    """Close its connection now. Over TLS it would be open until the server has answered."""
+    transport = None if response.connection is None else response.connection.transport
+    if transport is not None:
+        transport.abort()
 
 
 def unread(url: str) -> socket.socket:
