@@ -111,7 +111,7 @@ async def test_a_file_that_has_become_a_pipe_is_refused_and_holds_up_no_other_re
     rig: Rig,
 ) -> None:
     rig.file.unlink()
-    os.mkfifo(rig.file)  # nobody writes to it: to open it would block
+    os.mkfifo(rig.file)  # without a writer, to open it would block
     with pytest.raises(InvalidConfiguration, match="is not a regular file"):
         await rig.reloader.reload()
     rig.file.unlink()
