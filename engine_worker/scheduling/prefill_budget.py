@@ -1,15 +1,21 @@
 """How many prompt tokens a step may compute beside running streams. Pure.
 
 A step that also computes prompts takes longer, and every running stream waits for it. So prompt
-tokens are paid from an account. Each step pays in as many tokens as `stall` allows. The account
-holds one whole batch: a short prompt is computed in one step, as if it were alone; a long prompt
-makes each step a bit longer, and never stops the streams. The more prompts wait, the more each step
-pays in.
+tokens are paid from an account. Each step pays in as many tokens as keep it within `STALL` times a
+plain decode step, or within `UNNOTICED_S` of it. The account holds one whole batch: a short prompt
+is computed in one step, as if it were alone; a long prompt makes each step a bit longer, and never
+stops the streams. The more prompts wait, the more each step pays in.
 """
 
-from engine_worker.scheduling.stall import longest_s
 from engine_worker.scheduling.step_costs import StepCosts
 from gpufc.protocol import MIN_CHUNK
+
+STALL = 2.4
+"""A step with prompts to one without. Running streams' tokens come that much later."""
+
+UNNOTICED_S = 0.04
+"""A step may always take so much longer: people do not read that fast. Where plain steps take a few
+milliseconds, prompts would wait for nothing otherwise."""
 
 
 class PrefillBudget:
@@ -42,4 +48,5 @@ class PrefillBudget:
         alone_s = self._costs.seconds(n_decoding, n_decoding)
         if alone_s is None:
             return self._batch_tokens
-        return self._costs.tokens_within(longest_s(alone_s), self._batch_tokens, n_decoding)
+        most_s = max(STALL * alone_s, alone_s + UNNOTICED_S)
+        return self._costs.tokens_within(most_s, self._batch_tokens, n_decoding)

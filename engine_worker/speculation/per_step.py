@@ -9,7 +9,6 @@ from math import ceil
 
 from msgspec import Struct, structs
 
-from engine_worker.scheduling.stall import longest_s
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.speculation.acceptance import AcceptanceRates
 from engine_worker.speculation.draft_lengths import (
@@ -157,17 +156,13 @@ class PerStepSpeculator:
         return self._prices[n_decoding]
 
     def _price(self, n_decoding: int) -> Prices | None:
-        """Prices of as many drafted tokens as other streams of the step may wait for."""
         draft_s = (self._drafter.position_s or 0.0) / max(1, n_decoding)
         seconds: list[float] = []
         for n_drafted in range(1 + min(n_decoding * MAX_DRAFT, MAX_DRAFTED)):
             step_s = self._costs.seconds(n_decoding + n_drafted, n_decoding + n_drafted)
             if step_s is None:
                 return None
-            step_s += draft_s * n_drafted
-            if n_decoding > 1 and n_drafted > 1 and step_s > longest_s(seconds[0]):
-                break
-            seconds.append(step_s)
+            seconds.append(step_s + draft_s * n_drafted)
         return Prices.of(seconds, n_decoding) if n_decoding else None
 
 

@@ -1,7 +1,6 @@
 """Running streams wait for prompts no longer than is bearable, and short prompts do not wait."""
 
-from engine_worker.scheduling.prefill_budget import PrefillBudget
-from engine_worker.scheduling.stall import STALL
+from engine_worker.scheduling.prefill_budget import STALL, PrefillBudget
 from engine_worker.scheduling.step_costs import StepCosts
 from gpufc.protocol import MIN_CHUNK
 

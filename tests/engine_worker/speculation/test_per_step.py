@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine_worker.scheduling.stall import longest_s
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.speculation.draft_lengths import LEAST_GAIN, MAX_DRAFT, MAX_DRAFTED
 from engine_worker.speculation.drafter import DraftRequest
@@ -127,16 +126,6 @@ def test_a_copying_sequence_does_not_slow_the_other_ones() -> None:
     (alone,) = lengths(speculator, [[0]], n_decoding=1)
     (among_eight,) = lengths(speculator, [[0, 1]], n_decoding=8)
     assert among_eight < 4 < 12 < alone
-
-
-def test_copies_make_the_step_of_several_streams_no_longer_than_a_prompt_may() -> None:
-    n_streams, cheap = 4, costs(0.01, 0.002)
-    speculator = PerStepSpeculator(ScriptedDrafter(assumed=0.99), cheap)
-    n_tokens = n_streams + sum(lengths(speculator, [[0]] * n_streams))
-    plain_s, longest, longer = (
-        cheap.seconds(n, n) or 0.0 for n in (n_streams, n_tokens, n_tokens + 1)
-    )
-    assert longest <= longest_s(plain_s) < longer
 
 
 def test_where_tokens_are_cheap_a_copy_is_fast_among_other_sequences_too() -> None:
