@@ -157,7 +157,7 @@ class PerStepSpeculator:
 
     def _price(self, n_decoding: int) -> Prices | None:
         draft_s = (self._drafter.position_s or 0.0) / max(1, n_decoding)
-        seconds: list[float] = []
+        seconds = []
         for n_drafted in range(1 + min(n_decoding * MAX_DRAFT, MAX_DRAFTED)):
             step_s = self._costs.seconds(n_decoding + n_drafted, n_decoding + n_drafted)
             if step_s is None:
