@@ -45,6 +45,8 @@ def test_no_other_key_has_two_turns_before_one_that_may_have_its_own(
         elif event == "ends" and n_sequences[str(given_)]:
             rota.ended(str(given_))
             n_sequences[str(given_)] -= 1
+            if not n_sequences[str(given_)]:
+                waits.pop(str(given_), None)  # should it come again, it is a new one
         elif event == "turn":
             may = {key for key in given_ if n_sequences[key]}
             waits = {key: waits.get(key, Counter()) for key in may}
