@@ -70,6 +70,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     | `can_cut` | false for recurrent and hybrid models: a state is reused whole or not at all |
     | `one_a_pass` | several sequences in one pass would get wrong logits |
     | `asynchronous` | a device computes while the process does something else |
+    | `computes_beside` | a CPU with a free core computes passes beside the engine thread |
     | `device_bytes` | memory that model and cache occupy on GPUs, with a draft model's |
     | `bytes_by_device` | the same memory by GPU; empty without one |
     | `template_error` | why the chat template cannot be used: chats are refused |
@@ -119,6 +120,7 @@ class ModelFacts(Struct, frozen=True, kw_only=True):
     metadata: Metadata = {}
     modified_at: float = 0.0
     confined: Confined = Confined()
+    computes_beside: bool = False
 
     @property
     def wholly_on_device(self) -> bool:

@@ -104,8 +104,8 @@ class Backend(Protocol):
     end_tokens: frozenset[int]  # EOS, EOT and the like
 
     def begin(self, batch: Batch) -> None:
-        """Begin to compute a batch. Returns when it is computed, or with `facts.asynchronous` when
-        the device has begun.
+        """Begin to compute a batch. Returns when it is computed, or when a device or another thread
+        has begun (`facts.asynchronous`, `facts.computes_beside`).
 
         Raises `OutOfCells` (nothing was computed, nothing changed) or `DecodeFailed` (the
         process must not go on).

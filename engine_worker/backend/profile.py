@@ -1,7 +1,8 @@
 """How the engine works with a backend, decided once from the backend's facts.
 
-`profile_of` is the only reader of `unified`, `can_cut`, `asynchronous` and `wholly_on_device`
-outside the modules that make these facts. A new kind of device is a new branch here.
+`profile_of` is the only reader of `unified`, `can_cut`, `asynchronous`, `computes_beside` and
+`wholly_on_device` outside the modules that make these facts. A new kind of device is a new branch
+here.
 """
 
 from enum import StrEnum
@@ -25,7 +26,7 @@ class Shape(StrEnum):
 
 
 class Drafting(StrEnum):
-    """The drafts that the backend can verify; `speculation.speculator` maps each kind to the policy
+    """The drafts that the backend can verify; `speculation.policies` maps each kind to the policy
     that decides when they pay."""
 
     NONE = "none"
@@ -42,8 +43,8 @@ class Profile(Struct, frozen=True, kw_only=True):
     `n_slots` KV slots: with `consecutive`, slots that run must have consecutive numbers to be
     computed in one pass, and a copy moves a whole KV stream; a prefix of fewer than `least_copied`
     tokens is then computed again. With `cuts_prefixes`, cells can be forgotten from any position
-    on. With `one_a_pass`, a pass must have tokens of one sequence only. With `overlaps`, a device
-    computes while the engine thread does something else.
+    on. With `one_a_pass`, a pass must have tokens of one sequence only. With `overlaps`, passes
+    are computed while the engine thread does something else, and with `on_device` by a device.
     `prompt_token_s` is an estimate of the seconds of one prompt token; 0 where nothing is known.
     """
 
@@ -55,8 +56,14 @@ class Profile(Struct, frozen=True, kw_only=True):
     one_a_pass: bool = False
     least_copied: int
     overlaps: bool
+    on_device: bool
     prompt_token_s: float
     tuning: DeviceTuning
+
+    @property
+    def steps_ahead(self) -> bool:
+        """Whether a step that can be foreseen is begun before it is planned."""
+        return self.shape is Shape.FIXED or (self.overlaps and not self.on_device)
 
 
 def profile_of(facts: ModelFacts, tuning: DeviceTuning = H100) -> Profile:
@@ -70,7 +77,8 @@ def profile_of(facts: ModelFacts, tuning: DeviceTuning = H100) -> Profile:
         cuts_prefixes=facts.can_cut,
         one_a_pass=facts.one_a_pass,
         least_copied=least_copied(facts, tuning),
-        overlaps=facts.asynchronous,
+        overlaps=facts.asynchronous or facts.computes_beside,
+        on_device=facts.asynchronous,
         prompt_token_s=prompt_token_s(facts, tuning),
         tuning=tuning,
     )

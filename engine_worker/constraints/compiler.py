@@ -90,7 +90,7 @@ class Compiler:
         """`hold_lock` is entered for calls that hold the interpreter's lock for long."""
         self._backend, self._hold_lock = backend, hold_lock
         self._n_threads = mask_threads(backend)
-        self._n_lanes = LANES_BESIDE if profile_of(backend.facts).overlaps else self._n_threads
+        self._n_lanes = LANES_BESIDE if profile_of(backend.facts).on_device else self._n_threads
         self._trial = Trial()
         self._building = threading.Lock()
         self._tokenizer: llg.Tokenizer | None = None

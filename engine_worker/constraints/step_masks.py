@@ -37,7 +37,7 @@ def mask_threads(backend: Backend) -> int:
 
     A CPU computes masks after the pass, with the threads of the pass.
     """
-    if not profile_of(backend.facts).overlaps:
+    if not profile_of(backend.facts).on_device:
         return max(1, min(MAX_THREADS, backend.n_threads))
     return max(1, min(MAX_THREADS, host.usable_cores() - CORES_IN_USE))
 
@@ -54,7 +54,7 @@ class StepMasks:
         n_words = -(-backend.facts.n_vocab // 32)
         self._memory = self._memory_refused = np.empty((0, n_words), np.int32)
         self._n_threads = mask_threads(backend)
-        self._overlaps = profile_of(backend.facts).overlaps
+        self._overlaps = profile_of(backend.facts).on_device
         self._threads: MaskThreads | None = None
         self._wanted: Sequence[Wanted] = ()
         self._first: dict[Guide, MaskWords] = {}  # the next row's, of guides

@@ -34,7 +34,7 @@ from engine_worker.scheduling.plan import Chunk, Decode, Plan
 from engine_worker.scheduling.policies import max_jump, scheduler_for
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.speculation.drafter import Drafter
-from engine_worker.speculation.speculator import speculator_for
+from engine_worker.speculation.policies import speculator_for
 from engine_worker.text.sequence import Sequence
 from gpufc.constraint import Constraint
 from gpufc.errors import (
@@ -110,14 +110,14 @@ class Engine:
         self._backend = backend
         self._reporter = Reporter(emit, epoch, costs, may_hold=profile.overlaps)
         self._drafting = Drafting(
-            speculator_for(profile.drafting, drafter, costs),
+            speculator_for(profile.drafting, drafter, costs, steps_ahead=profile.steps_ahead),
             self.scheduler,
             self._reporter,
             n_ctx=facts.n_ctx,
             n_spare_outputs=n_spare,
             max_prompt_rows=self._max_prompt_rows,
         )
-        self._embedding = EmbeddingTurn(backend, self._reporter, costs, on_device=profile.overlaps)
+        self._embedding = EmbeddingTurn(backend, self._reporter, costs, on_device=profile.on_device)
         self._guide = guide
         self._choosing = Choosing(backend, ForeseenMasks(backend))
         self._ahead = StepAhead(backend, self.scheduler, profile, self._is_quiet)

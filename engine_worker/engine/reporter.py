@@ -47,8 +47,8 @@ class StepResult(Struct, frozen=True):
 class Reporter:
     """The engine's way out.
 
-    Invariant: a result that is held is reported before any later message. A device computes the
-    next step meanwhile, so with `may_hold` a result is held until that step has begun.
+    Invariant: a result that is held is reported before any later message. With `may_hold` the next
+    step is computed while it is reported, so it is held until that step has begun.
     """
 
     def __init__(self, emit: Emit, epoch: Epoch, costs: StepCosts, *, may_hold: bool) -> None:

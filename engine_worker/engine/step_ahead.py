@@ -14,7 +14,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from engine_worker.backend.port import Backend, Batch
-from engine_worker.backend.profile import Profile, Shape
+from engine_worker.backend.profile import Profile
 from engine_worker.engine.step_by_step import StepByStep
 from engine_worker.kv import edits
 from engine_worker.kv.edits import KvEdit, Remove
@@ -52,7 +52,7 @@ class StepAhead(StepByStep):
         step."""
         self._backend = backend
         self._scheduler = scheduler
-        self._pays = profile.shape is Shape.FIXED
+        self._pays = profile.steps_ahead
         self._is_quiet = is_quiet
         self._next: _Next | None = None
         self._begun: _Next | None = None

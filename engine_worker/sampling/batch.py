@@ -103,7 +103,9 @@ class Prepared(Struct, frozen=True):
 def sampler_for(backend: Backend) -> "BatchSampler":
     """The sampler of this backend, with as many threads as the host can spare."""
     facts = backend.facts
-    n_threads = min(SAMPLING_THREADS, host.usable_cores() // 2) if profile_of(facts).overlaps else 1
+    n_threads = (
+        min(SAMPLING_THREADS, host.usable_cores() // 2) if profile_of(facts).on_device else 1
+    )
     n_threads = max(1, n_threads)
     return BatchSampler(facts.n_vocab, n_threads, backend.finders(n_threads))
 

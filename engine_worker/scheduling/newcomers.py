@@ -45,7 +45,7 @@ class NewcomersFirst:
     def over(cls, inner: Turns, profile: Profile, max_running: int, costs: StepCosts) -> Turns:
         """These turns over `inner` where they pay: a device computes a prompt in little more time
         beside a crowd than without."""
-        if profile.overlaps or max_running == 1:
+        if profile.on_device or max_running == 1:
             return inner
         return cls(inner, max_running=max_running, costs=costs)
 

@@ -101,8 +101,8 @@ def _slots(profile: Profile, max_running: int, cache: PrefixCache, is_control: I
 def _pausing(profile: Profile, max_running: int, batch_tokens: int, costs: StepCosts) -> Pausing:
     if max_running == 1:
         return NeverPause()
-    together = BeginTogether(batch_tokens, on_device=profile.overlaps)
-    return together if profile.overlaps else EarlyTokens(together, batch_tokens, costs)
+    together = BeginTogether(batch_tokens, on_device=profile.on_device)
+    return together if profile.on_device else EarlyTokens(together, batch_tokens, costs)
 
 
 def _turns(profile: Profile, max_running: int, costs: StepCosts) -> Turns:

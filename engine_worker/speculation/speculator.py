@@ -1,16 +1,9 @@
-"""The port between the engine and the policies that decide which drafts are verified.
+"""The port between the engine and the policies that decide which drafts are verified."""
 
-`speculator_for` is the only place that chooses one, from the table above it.
-"""
-
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-from engine_worker.backend.profile import Drafting
-from engine_worker.scheduling.step_costs import StepCosts
-from engine_worker.speculation.drafter import Drafter, DraftRequest
-from engine_worker.speculation.per_step import PerStepSpeculator
-from engine_worker.speculation.per_stretch import PerStretchSpeculator
+from engine_worker.speculation.drafter import DraftRequest
 from gpufc.ids import RequestNo
 
 
@@ -64,19 +57,3 @@ class NoSpeculation:
 
     def forget(self, key: RequestNo) -> None:
         pass
-
-
-_SPECULATORS: dict[Drafting, Callable[[Drafter, StepCosts], Speculator]] = {
-    Drafting.ANY_LENGTH: PerStepSpeculator,
-    Drafting.ONE_LENGTH: PerStretchSpeculator,
-}
-"""The policy for each kind of drafts. With a kind that is not listed nothing is drafted."""
-
-
-def speculator_for(drafting: Drafting, drafter: Drafter | None, costs: StepCosts) -> Speculator:
-    """The policy for these drafts; `NoSpeculation` without a drafter.
-
-    `costs` must be the record that the engine writes the seconds of its steps into.
-    """
-    make = _SPECULATORS.get(drafting)
-    return NoSpeculation() if drafter is None or make is None else make(drafter, costs)

@@ -31,8 +31,8 @@ from engine_worker.backend.profile import Drafting
 from engine_worker.sampling.sampler import Sampler
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.speculation.drafter import Draft, DraftRequest
+from engine_worker.speculation.policies import speculator_for
 from engine_worker.speculation.prompt_lookup import PromptLookup
-from engine_worker.speculation.speculator import speculator_for
 from gpufc.config import ModelConfig
 from gpufc.ids import RequestNo
 from gpufc.sampling import SamplingParams

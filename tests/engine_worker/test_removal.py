@@ -30,6 +30,7 @@ OPTIMISATIONS = {
     "constraints/foreseen_masks": r"ForeseenMasks",
     "speculation/per_step": r"PerStepSpeculator",
     "speculation/per_stretch": r"PerStretchSpeculator",
+    "speculation/quiet_stretches": r"QuietStretches",
 }
 """By module: the names of its classes, of its functions that others call, and its row of tuning."""
 

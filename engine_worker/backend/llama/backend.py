@@ -6,6 +6,7 @@ the process on some misuse, so batches are checked here first.
 
 import ctypes
 from collections.abc import Sequence
+from functools import partial
 from itertools import compress
 from typing import Self
 
@@ -56,6 +57,7 @@ class LlamaBackend:
         self._adapters = AppliedAdapters(lc, loaded.context, loaded.adapters)
         self._logits: Logits | None = None  # put together from two passes
         facts = self.facts
+        self._computing = loaded.computing
         self._may_compute_apart = facts.can_cut and not (facts.unified or facts.asynchronous)
         self.tokenize = vocabulary.tokenize
         self.piece = self.writable = vocabulary.piece
@@ -86,6 +88,9 @@ class LlamaBackend:
 
     def begin(self, batch: Batch) -> None:
         self._check(batch)
+        self._computing.start(partial(self._compute, batch))
+
+    def _compute(self, batch: Batch) -> None:
         self._adapters.apply(batch.adapters)
         self._logits = None
         if batch.in_one_pass:
@@ -124,7 +129,7 @@ class LlamaBackend:
         for slot, position in zip(batch.sequences, batch.positions, strict=True):
             starts.setdefault(slot, position)
         for slot, position in starts.items():
-            self.remove(slot, position)
+            self._remove(slot, position)
 
     def _compute_apart(self, batch: Batch) -> None:
         """Compute the decoding slots, then the prompt chunks; see `passes`."""
@@ -133,13 +138,13 @@ class LlamaBackend:
         logits = np.empty((is_output.sum(), self.facts.n_vocab), np.float32)
         decoding, prompts = _part(batch, ~is_chunk), _part(batch, is_chunk)
         self._decode(decoding)
-        logits[~is_chunk[is_output]] = self.logits()
+        logits[~is_chunk[is_output]] = self._rows()
         try:
             self._decode(prompts)
         except OutOfCells:
             self._forget(decoding)
             raise
-        logits[is_chunk[is_output]] = self.logits()
+        logits[is_chunk[is_output]] = self._rows()
         self._logits = logits
 
     def _decode(self, batch: Batch) -> None:
@@ -156,8 +161,13 @@ class LlamaBackend:
         return self._team.n_threads
 
     def logits(self) -> Logits:
-        if self._logits is not None:
-            return self._logits
+        try:
+            self._computing.wait()
+        except OutOfCells as err:  # each slot has as many cells as a sequence may have tokens
+            raise DecodeFailed(f"a pass that cannot lack cells did: {err}") from err
+        return self._rows() if self._logits is None else self._logits
+
+    def _rows(self) -> Logits:
         # waits for the computation, and puts the rows into the batch's order
         pointer = lc.llama_get_logits(self._context)
         if self._n_outputs == 0:
@@ -172,16 +182,22 @@ class LlamaBackend:
     def embedder(self) -> LlamaEmbedder:
         """See `Backend`."""
         if self._embedder is None:
+            self._computing.settle()
             self._embedder = self._new_embedder()
             if not self.facts.generates:
                 self._context = None  # it is the embedder's now
         return self._embedder
 
     def remove(self, slot: int, start: int = 0) -> None:
+        self._computing.settle()
+        self._remove(slot, start)
+
+    def _remove(self, slot: int, start: int) -> None:
         if not lc.llama_memory_seq_rm(self._memory, slot, start, -1):
             raise DecodeFailed(f"slot {slot} cannot be cut at {start}: can_cut is false")
 
     def copy_prefix(self, source: int, target: int, n_tokens: int) -> None:
+        self._computing.settle()
         if self.facts.unified and self.facts.can_cut:
             lc.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)
             return
@@ -195,15 +211,18 @@ class LlamaBackend:
         has passed, even when others are free, and removes all older positions of that sequence."""
         if not self._window:
             return True
+        self._computing.settle()
         if not self.facts.can_cut:  # the lowest position is that of the recurrent part
             return not self.facts.unified
         first = int(lc.llama_memory_seq_pos_min(self._memory, slot))
         return 0 <= first <= max(0, n_tokens - self._window)
 
     def state_bytes(self, slot: int) -> int:
+        self._computing.settle()
         return int(lc.llama_state_seq_get_size(self._context, slot))
 
     def export_state(self, slot: int, memory: memoryview) -> int:
+        self._computing.settle()
         target = (ctypes.c_uint8 * len(memory)).from_buffer(memory)
         size = lc.llama_state_seq_get_data(self._context, target, len(memory), slot)
         del target  # it holds the memory, which the caller is about to unmap
@@ -211,6 +230,7 @@ class LlamaBackend:
 
     def import_state(self, slot: int, memory: memoryview) -> bool:
         """See `Backend`. llama.cpp checks that cache types and layout agree."""
+        self._computing.settle()
         source = (ctypes.c_uint8 * len(memory)).from_buffer(memory)
         size = lc.llama_state_seq_set_data(self._context, source, len(memory), slot)
         del source
@@ -230,6 +250,7 @@ class LlamaBackend:
 
     def close(self) -> None:
         """See `Backend`. A second call does nothing."""
+        self._computing.settle()
         context, self._context = self._context, None
         embedder, self._embedder = self._embedder, None
         model, self._model = self._model, None

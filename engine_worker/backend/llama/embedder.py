@@ -6,12 +6,14 @@ of a model that generates text are averaged here, so that an input may be split 
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from engine_worker.backend.embedder import PassLimits, Span, Vector
 from engine_worker.backend.llama.batch import BatchArrays
 from engine_worker.backend.llama.bindings import ContextPointer, EmbeddingBindings
+from engine_worker.backend.llama.computing import Computing
 from engine_worker.backend.llama.log import LlamaLog
 from engine_worker.backend.port import Batch
 from gpufc.errors import DecodeFailed
@@ -25,19 +27,21 @@ class LlamaEmbedder:
         bindings: EmbeddingBindings,
         log: LlamaLog,
         context: ContextPointer,
+        computing: Computing,
         limits: PassLimits,
         size: int,
     ) -> None:
         """Takes ownership of the context."""
         self.limits = limits
-        self._lc, self._log = bindings, log
+        self._lc, self._log, self._computing = bindings, log, computing
         self._context: ContextPointer | None = context
         self._memory = bindings.llama_get_memory(context)
         self._batch = BatchArrays(bindings, limits.n_tokens)
         self._size = size
 
     def compute(self, spans: Sequence[Span]) -> list[Vector]:
-        self._run(_batch_of(spans))
+        self._computing.start(partial(self._run, _batch_of(spans)))
+        self._computing.wait()
         found = self._vectors(spans)
         for span in spans:
             if span.is_last:
@@ -83,12 +87,13 @@ class MeanEmbedder(LlamaEmbedder):
         bindings: EmbeddingBindings,
         log: LlamaLog,
         context: ContextPointer,
+        computing: Computing,
         limits: PassLimits,
         size: int,
         kept: object = None,
     ) -> None:
         """`kept` is what must live as long as the context."""
-        super().__init__(bindings, log, context, limits, size)
+        super().__init__(bindings, log, context, computing, limits, size)
         self._kept = kept
         self._sums: dict[int, Vector] = {}
 

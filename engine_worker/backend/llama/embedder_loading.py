@@ -13,6 +13,7 @@ from engine_worker import host
 from engine_worker.backend.embedder import PassLimits
 from engine_worker.backend.llama import parameters
 from engine_worker.backend.llama.bindings import Bindings, ContextPointer, ModelPointer
+from engine_worker.backend.llama.computing import Computing
 from engine_worker.backend.llama.embedder import LlamaEmbedder, MeanEmbedder
 from engine_worker.backend.llama.log import LlamaLog
 from engine_worker.backend.llama.vectors_only import end_at_vectors
@@ -102,6 +103,7 @@ class SecondContext(Struct, frozen=True):
     log: LlamaLog
     config: ModelConfig
     model: ModelPointer
+    computing: Computing
     shape: Shape
     on_gpu: bool
     whole: bool
@@ -134,7 +136,7 @@ class SecondContext(Struct, frozen=True):
             raise _unavailable(self.log.last_error() or "llama.cpp gives no reason")
         logger.info("embedder_opened n_cells=%d n_tokens=%d", n_cells, self.shape.n_tokens)
         size = lc.llama_model_n_embd_out(self.model)
-        return MeanEmbedder(lc, self.log, context, self.shape.limits, size, kept)
+        return MeanEmbedder(lc, self.log, context, self.computing, self.shape.limits, size, kept)
 
     def _require_memory(self, n_cells: int) -> None:
         """A device's free memory is not looked at: llama.cpp refuses there, and aborts nothing. It
@@ -156,13 +158,14 @@ def only_embedder(
     log: LlamaLog,
     model: ModelPointer,
     context: ContextPointer,
+    computing: Computing,
     shape: Shape,
     pooling: Pooling,
 ) -> LlamaEmbedder:
     """The embedder of a model that generates no text, which takes its context over."""
     is_rank = pooling is Pooling.RANK
     size = lc.llama_model_n_cls_out(model) if is_rank else lc.llama_model_n_embd_out(model)
-    return LlamaEmbedder(lc, log, context, shape.limits, size)
+    return LlamaEmbedder(lc, log, context, computing, shape.limits, size)
 
 
 def _unavailable(reason: str) -> EngineUnavailable:

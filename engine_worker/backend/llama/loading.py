@@ -24,6 +24,7 @@ from engine_worker.backend.llama.bindings import (
     ModelPointer,
     library_of,
 )
+from engine_worker.backend.llama.computing import Computing, computing_for
 from engine_worker.backend.llama.demand import ModelDemand
 from engine_worker.backend.llama.embedder import LlamaEmbedder
 from engine_worker.backend.llama.embedder_loading import (
@@ -72,6 +73,7 @@ class Loaded(Struct, frozen=True):
     context: ContextPointer
     new_embedder: Callable[[], LlamaEmbedder]
     adapters: LoadedAdapters
+    computing: Computing
     team: Team
     graph_finders: tuple[GraphFinder, ...]
     vocabulary: Vocabulary
@@ -172,9 +174,13 @@ class Loader:
         facts = self._facts(model, context, vocabulary, layout, n_layers)
         _log_placement(facts, self._ceiling.limit_bytes)
         self._on_progress(1.0)
-        embedder = self._embedder(model, context, vocabulary.n_tokens, n_layers)
-        team = team_for(self._lc, self._config, context, on_device=facts.asynchronous)
-        return Loaded(model, context, embedder, adapters, team, finders, vocabulary, facts)
+        on_device = facts.asynchronous
+        computing = computing_for(beside=facts.computes_beside, on_device=on_device)
+        embedder = self._embedder(model, context, computing, vocabulary.n_tokens, n_layers)
+        team = team_for(self._lc, self._config, context, on_device=on_device)
+        return Loaded(
+            *(model, context, embedder, adapters, computing, team, finders, vocabulary, facts)
+        )
 
     def _load_model(self, devices: Devices, n_layers: int) -> ModelPointer:
         lc, path = self._lc, self._config.model_path or ""
@@ -276,17 +282,24 @@ class Loader:
         return shape_beside(self._n_ctx, n_vocab, self._demand.model.bytes_per_cell)
 
     def _embedder(
-        self, model: ModelPointer, context: ContextPointer, n_vocab: int, n_layers: int
+        self,
+        model: ModelPointer,
+        context: ContextPointer,
+        computing: Computing,
+        n_vocab: int,
+        n_layers: int,
     ) -> Callable[[], LlamaEmbedder]:
         if self._alone is not None:
             pooling = pooling_of(self._header)
-            return partial(only_embedder, self._lc, self._log, model, context, self._alone, pooling)
+            made_of = (self._lc, self._log, model, context, computing, self._alone, pooling)
+            return partial(only_embedder, *made_of)
         is_limited = self._ceiling.limit_bytes is not None
         return SecondContext(
             self._lc,
             self._log,
             self._config,
             model,
+            computing,
             self._beside(n_vocab),
             on_gpu=n_layers > 0,
             whole=self._is_whole(n_layers),
@@ -339,7 +352,7 @@ class Loader:
             unified=layout.unified,
             asynchronous=n_layers > 0,
             one_a_pass=self._header.architecture in ONE_A_PASS,
-            can_cut=not (lc.llama_model_is_recurrent(model) or lc.llama_model_is_hybrid(model)),
+            can_cut=_can_cut(lc, model),
             chat_template=template.decode("utf-8", "replace") if template else None,
             bos_text=vocabulary.spelt(lc.llama_vocab_bos(vocabulary.pointer)),
             eos_text=vocabulary.spelt(lc.llama_vocab_eos(vocabulary.pointer)),
@@ -353,7 +366,19 @@ class Loader:
             can_infill=vocabulary.infill_tokens() is not None,
             metadata=described(self._header),
             modified_at=self._header.files[0].mtime_ns / 1e9,
+            computes_beside=self._computes_beside(model, context, layout, n_layers),
         )
+
+    def _computes_beside(
+        self, model: ModelPointer, context: ContextPointer, layout: cells.Layout, n_layers: int
+    ) -> bool:
+        """Whether a core is left to the engine thread. No pass may lack cells: that would be known
+        when it has ended."""
+        lc = self._lc
+        is_generating_cpu = n_layers == 0 and self._alone is None
+        has_all_cells = not layout.unified and lc.llama_n_ctx_seq(context) >= self._n_ctx
+        is_free = lc.llama_n_threads(context) < host.usable_cores()
+        return is_generating_cpu and has_all_cells and is_free and _can_cut(lc, model)
 
     def _embedding_size(self, model: ModelPointer, pooling: Pooling) -> int:
         if pooling is Pooling.RANK or self._header.architecture in NO_EMBEDDINGS:
@@ -375,6 +400,10 @@ class Loader:
         if original is None:
             return found
         return *found, "rope=long" if n_ctx_seq > original else "rope=short"
+
+
+def _can_cut(lc: Bindings, model: ModelPointer) -> bool:
+    return not (lc.llama_model_is_recurrent(model) or lc.llama_model_is_hybrid(model))
 
 
 def _log_fewer_layers(before: int, after: int, reason: MemoryShort) -> None:

@@ -7,7 +7,7 @@ import logging
 import time
 from typing import Any, Protocol
 
-from engine_worker import host, time_slice
+from engine_worker import host
 from engine_worker.backend.llama.bindings import Bindings, ContextPointer
 from engine_worker.backend.llama.openmp import AsItIs, GnuWaiting, Waiting
 from engine_worker.backend.llama.sharing import SharedCores
@@ -90,12 +90,9 @@ def team_for(
 ) -> Team:
     """The team of a new context. `on_device`: devices compute all layers, and the CPU waits.
 
-    An exact replay computes with what the first computation had, so its threads stay. The threads
-    that compute on the CPU have a long time slice from now on, the calling one among them.
+    An exact replay computes with what the first computation had, so its threads stay.
     """
     n_threads = int(bindings.llama_n_threads(context))
-    if not on_device:
-        time_slice.choose(time_slice.COMPUTING_S)  # the others will be started by this thread
     is_fixed = config.replay is Replay.EXACT or not config.share_cores
     if on_device or n_threads == 1 or is_fixed:
         return AllThreads(bindings, n_threads)

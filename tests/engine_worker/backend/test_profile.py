@@ -13,7 +13,7 @@ from engine_worker.tuning import H100
 from gpufc.config import BackendKind, ModelConfig
 from tests.structure import modules, room_of
 
-ABOUT_THE_DEVICE = {"unified", "can_cut", "asynchronous", "wholly_on_device"}
+ABOUT_THE_DEVICE = {"unified", "can_cut", "asynchronous", "computes_beside", "wholly_on_device"}
 
 MAKERS = ["engine_worker.backend", "engine_worker.placement", "engine_worker.worker"]
 """Adapters make the facts, placement decides on layouts that have one of the names, and the worker
@@ -58,8 +58,12 @@ def test_drafts_are_chosen_for_a_stretch_where_the_device_has_all_layers() -> No
     assert chosen == [Drafting.ANY_LENGTH, Drafting.ANY_LENGTH, Drafting.ONE_LENGTH]
 
 
-def test_work_overlaps_only_beside_a_device() -> None:
-    assert [profile_of(facts(n_gpu_layers=n)).overlaps for n in (0, 1)] == [False, True]
+def test_work_overlaps_beside_a_device_and_a_cpu_with_a_free_core() -> None:
+    made = [facts(), facts(computes_beside=True), facts(n_gpu_layers=1), facts(n_gpu_layers=4)]
+    found = [profile_of(one) for one in made]
+    assert [one.overlaps for one in found] == [False, True, True, True]
+    assert [one.on_device for one in found] == [False, False, True, True]
+    assert [one.steps_ahead for one in found] == [False, True, False, True]
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,45 @@ def test_no_step_is_computed_in_vain_however_requests_come_and_go(seed: int) -> 
     check(run, *requests)
 
 
+def cpu() -> Recorded:
+    """A CPU that leaves a core to the engine thread."""
+    fake = device()
+    facts = {"asynchronous": False, "n_gpu_layers": 0, "computes_beside": True}
+    fake.facts = msgspec.structs.replace(fake.facts, **facts)
+    return fake
+
+
+@pytest.mark.parametrize("n_streams", [1, 3, 8])
+@pytest.mark.parametrize("has_drafter", [True, False])
+def test_a_cpu_with_a_free_core_begins_ahead_with_the_same_tokens(
+    n_streams: int, has_drafter: bool
+) -> None:
+    run = AheadRun(cpu(), drafter=PromptLookup() if has_drafter else None)
+    run.fix_costs(0.006, 1e-3)
+    requests = [asked(n) for n in range(1, 1 + n_streams)]
+    run.run(*requests)
+    assert run.n_ahead > 0.5 * N_TOKENS  # drafts may save some of the steps
+    check(run, *requests)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_streams_of_a_cpu_may_come_and_go(seed: int) -> None:
+    run, dice = AheadRun(cpu(), drafter=PromptLookup()), random.Random(seed)
+    run.fix_costs(0.006, 1e-3)
+    left = [asked(n, dice.randint(1, N_TOKENS), n_words=dice.choice([1, 30])) for n in range(40)]
+    requests = list(left)
+
+    def come() -> None:
+        while left and dice.random() < 0.2:
+            run.engine.inbox.put(left.pop())
+
+    while left:
+        come()
+        run.run(between=come)
+    assert run.n_ahead
+    check(run, *requests)
+
+
 @pytest.mark.parametrize("facts", [{"asynchronous": False}, {"n_layers": 4}, {"can_cut": False}])
 def test_only_a_device_with_all_layers_begins_steps_ahead(facts: dict[str, Any]) -> None:
     fake = device()

@@ -26,6 +26,7 @@ def scheduler(
         cuts_prefixes=True,
         least_copied=0,
         overlaps=True,
+        on_device=True,
         prompt_token_s=prompt_token_s,
         tuning=H100,
     )

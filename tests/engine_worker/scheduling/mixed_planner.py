@@ -17,10 +17,10 @@ def scheduler(
     batch_tokens: int = 8,
     costs: StepCosts | None = None,
     *,
-    overlaps: bool = False,
+    on_device: bool = False,
 ) -> Scheduler:
     return scheduler_for(
-        profile(n_slots, overlaps=overlaps),
+        profile(n_slots, on_device=on_device),
         max_running=max_running,
         batch_tokens=batch_tokens,
         costs=costs or StepCosts(),
@@ -28,7 +28,7 @@ def scheduler(
 
 
 def profile(
-    n_slots: int, *, consecutive: bool = False, least_copied: int = 0, overlaps: bool = False
+    n_slots: int, *, consecutive: bool = False, least_copied: int = 0, on_device: bool = False
 ) -> Profile:
     return Profile(
         shape=Shape.MIXED,
@@ -37,7 +37,8 @@ def profile(
         consecutive=consecutive,
         cuts_prefixes=True,
         least_copied=least_copied,
-        overlaps=overlaps,
+        overlaps=on_device,
+        on_device=on_device,
         prompt_token_s=0.0,
         tuning=H100,
     )

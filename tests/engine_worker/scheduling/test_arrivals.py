@@ -8,7 +8,7 @@ from tests.engine_worker.scheduling import mixed_planner
 from tests.engine_worker.scheduling.mixed_planner import add, step
 from tests.engine_worker.text.sequences import sequence, spec
 
-scheduler = partial(mixed_planner.scheduler, overlaps=True)
+scheduler = partial(mixed_planner.scheduler, on_device=True)
 
 
 def test_requests_that_came_together_begin_together() -> None:

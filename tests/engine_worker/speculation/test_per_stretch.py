@@ -13,8 +13,8 @@ from engine_worker.backend.profile import Drafting
 from engine_worker.scheduling.step_costs import StepCosts
 from engine_worker.speculation.drafter import Draft, DraftRequest
 from engine_worker.speculation.per_stretch import BEGIN_S, END_S, LENGTH, PerStretchSpeculator
+from engine_worker.speculation.policies import speculator_for
 from engine_worker.speculation.prompt_lookup import PromptLookup
-from engine_worker.speculation.speculator import speculator_for
 from gpufc.config import BackendKind, KvUnified, ModelConfig
 from gpufc.ids import RequestNo
 from tests.engine_worker.engine.engine_runs import EngineRun

@@ -4,7 +4,8 @@ import pytest
 
 from engine_worker.backend.profile import Drafting
 from engine_worker.speculation.drafter import DraftRequest
-from engine_worker.speculation.speculator import NoSpeculation, speculator_for
+from engine_worker.speculation.policies import speculator_for
+from engine_worker.speculation.speculator import NoSpeculation
 from gpufc.ids import RequestNo
 from tests.engine_worker.speculation.scripted_drafter import ScriptedDrafter, costs
 

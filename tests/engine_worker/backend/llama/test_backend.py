@@ -8,6 +8,7 @@ import llama_cpp.llama_cpp as llama_cpp  # before numpy: see engine_worker/__mai
 import numpy as np
 import pytest
 
+from engine_worker import host
 from engine_worker.backend.llama.backend import LlamaBackend
 from engine_worker.backend.port import SPARE_OUTPUTS, Backend, Batch
 from engine_worker.model_file.gguf_header import read_header
@@ -19,6 +20,8 @@ from tests.engine_worker.backend.llama.loaded import N_CTX, load, refusal
 from tests.models.making import made
 
 pytestmark = pytest.mark.model
+ALL_CORES = host.usable_cores()
+"""With so many threads the thread that asks for a pass computes it."""
 LAYOUTS = [KvUnified.TRUE, KvUnified.FALSE]
 
 
@@ -32,7 +35,7 @@ def backend(request: pytest.FixtureRequest, model_path: Path) -> Iterator[LlamaB
 @pytest.fixture(scope="module", params=LAYOUTS, ids=["unified", "streams"])
 def tiny(request: pytest.FixtureRequest) -> Iterator[LlamaBackend]:
     """For tests that count cells and rows of long prompts: its numbers make no sense."""
-    loaded = load(made("llama"), kv_unified=request.param)
+    loaded = load(made("llama"), kv_unified=request.param, n_threads=ALL_CORES)
     yield loaded
     loaded.close()
 
@@ -166,7 +169,7 @@ def test_prompts_beside_decoding_sequences_give_the_same_rows(
 
 
 def test_where_a_prompt_does_not_fit_nobody_has_gone_on() -> None:
-    backend = load(made("llama"), kv_unified=KvUnified.FALSE)
+    backend = load(made("llama"), kv_unified=KvUnified.FALSE, n_threads=ALL_CORES)
     try:
         tokens = tokens_of(backend, "word " * 250)[:250]
         decode(backend, joined(feed(tokens[:4], sequence=0), feed(tokens[:100], sequence=1)))
@@ -180,8 +183,57 @@ def test_where_a_prompt_does_not_fit_nobody_has_gone_on() -> None:
         backend.close()
 
 
+def test_a_pass_beside_that_lacks_cells_ends_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It cannot lack any for sequences within the limit. What was computed is taken back."""
+    monkeypatch.setattr(host, "usable_cores", lambda: 2)
+    backend = load(made("llama"), kv_unified=KvUnified.FALSE, n_threads=1)
+    try:
+        assert backend.facts.computes_beside
+        tokens = tokens_of(backend, "word " * 250)[:250]
+        decode(backend, joined(feed(tokens[:4], sequence=0), feed(tokens[:100], sequence=1)))
+        batch = joined(feed([5], sequence=0, start=4), feed(tokens[:200], sequence=1, start=100))
+        batch.chunks = {1}
+        backend.begin(batch)
+        with pytest.raises(DecodeFailed, match="cannot lack cells"):
+            backend.logits()
+        assert np.isfinite(decode(backend, feed([5], sequence=0, start=4))).all()
+    finally:
+        backend.close()
+
+
+@pytest.mark.parametrize(
+    ("n_threads", "layout", "is_beside"),
+    [(1, KvUnified.FALSE, True), (2, KvUnified.FALSE, False), (1, KvUnified.TRUE, False)],
+)
+def test_a_cpu_with_a_free_core_computes_beside_unless_cells_can_run_out(
+    monkeypatch: pytest.MonkeyPatch, n_threads: int, layout: KvUnified, is_beside: bool
+) -> None:
+    monkeypatch.setattr(host, "usable_cores", lambda: 2)
+    backend = load(made("llama"), kv_unified=layout, n_threads=n_threads)
+    backend.close()
+    assert backend.facts.computes_beside is is_beside
+
+
+def test_what_is_computed_beside_is_the_same_and_edits_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch, model_path: Path
+) -> None:
+    rows = []
+    for n_cores in (1, 2):
+        monkeypatch.setattr(host, "usable_cores", lambda n=n_cores: n)
+        backend = load(model_path, kv_unified=KvUnified.FALSE, n_threads=1)
+        tokens = tokens_of(backend, "The quick brown fox jumps over the lazy dog")
+        backend.begin(feed(tokens, sequence=0))
+        backend.copy_prefix(0, 1, len(tokens))
+        backend.remove(0)
+        backend.logits()
+        rows.append(decode(backend, feed([5], sequence=1, start=len(tokens))).copy())
+        backend.close()
+    assert np.isfinite(rows[0]).all()
+    assert (rows[0] == rows[1]).all()
+
+
 def test_where_the_last_pass_does_not_fit_nothing_ahead_of_it_remains() -> None:
-    backend = load(made("llama"), kv_unified=KvUnified.FALSE)
+    backend = load(made("llama"), kv_unified=KvUnified.FALSE, n_threads=ALL_CORES)
     try:
         tokens = tokens_of(backend, "word " * 256)[:N_CTX]
         decode(backend, feed(tokens, sequence=0))

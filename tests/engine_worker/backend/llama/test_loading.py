@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from engine_worker import host
+from engine_worker.backend.llama.computing import AtOnce
 from engine_worker.backend.llama.embedder_loading import SecondContext, Shape
 from engine_worker.backend.llama.loading import Loaded, Loader
 from engine_worker.backend.llama.log import LlamaLog
@@ -266,6 +267,7 @@ def test_the_context_for_embeddings_keeps_within_what_is_left(
         LlamaLog(),
         ModelConfig(),
         loaded.model,
+        AtOnce(),
         Shape(128, 4096, True),
         on_gpu=True,
         whole=True,
