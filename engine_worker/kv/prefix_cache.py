@@ -11,11 +11,11 @@ from itertools import count
 from msgspec import Struct
 
 from engine_worker.kv.edits import Holding
-from engine_worker.kv.radix_tree import RadixTree, Tokens, n_common
+from engine_worker.kv.radix_tree import RadixTree, Tokens
 
 MIN_MATCH = 16
-"""The shortest prefix that is reused. Computing a shorter one again costs less than a copy."""
-
+"""The shortest prefix that is copied or stays idle. Computing a shorter one again costs less than a
+copy."""
 
 KeepsPrefix = Callable[[int, int], bool]
 """Whether a sequence can go on after a slot's first tokens: see `Backend.keeps_prefix`."""
@@ -44,10 +44,17 @@ class PrefixCache:
     """
 
     def __init__(
-        self, *, can_cut: bool, keeps_prefix: KeepsPrefix = lambda _slot, _n_tokens: True
+        self,
+        *,
+        can_cut: bool,
+        keeps_prefix: KeepsPrefix = lambda _slot, _n_tokens: True,
+        least_in_place: int = MIN_MATCH,
     ) -> None:
+        """A sequence goes on in the idle slot that it takes over, without a copy, if the two have
+        at least `least_in_place` first tokens in common."""
         self._can_cut = can_cut
         self._keeps_prefix = keeps_prefix
+        self._least_in_place = least_in_place
         self._holdings: dict[int, _Holding] = {}
         self._trees: dict[str, RadixTree] = {}
         self._uses = count()
@@ -68,14 +75,22 @@ class PrefixCache:
         self._touch(best.slot)
         return best
 
-    def match_in(self, slot: int, scope: str, tokens: Tokens) -> Match | None:
-        """The same for the idle holding of `slot` alone, without counting as a use."""
+    def match_in(
+        self,
+        slot: int,
+        scope: str,
+        tokens: Tokens,
+        cells_of: Callable[[int], int] = lambda slot: slot,
+    ) -> Match | None:
+        """The same for the idle holding of `slot` alone, from `least_in_place` tokens on, without
+        counting as a use."""
         if self._holdings[slot].scope != scope:
             return None
-        shared = n_common(self._tree(slot).tokens(slot).tolist(), list(tokens[:-1]))
-        if shared < MIN_MATCH or not self._keeps_prefix(slot, shared):
+        shared = self._tree(slot).n_shared(slot, tokens[:-1])
+        is_usable = self._can_cut or shared == self.n_tokens(slot)
+        if shared < self._least_in_place or not is_usable:
             return None
-        return Match(slot, shared)
+        return Match(slot, shared) if self._keeps_prefix(cells_of(slot), shared) else None
 
     def keeps(self, slot: int, n_tokens: int) -> bool:
         """Whether a sequence can go on after the first tokens of the backend's cells in `slot`."""

@@ -112,6 +112,10 @@ class RadixTree:
             path.extend(node.edge)
         return path
 
+    def n_shared(self, slot: int, tokens: Tokens) -> int:
+        """The length of the prefix that a slot's path shares with `tokens`."""
+        return _common_prefix(self.tokens(slot), tokens, 0)
+
     def beyond(self, slot: int) -> frozenset[int]:
         """The other slots with a path that begins with this slot's whole path."""
         return frozenset(self._ends[slot].slots) - {slot}

@@ -165,10 +165,13 @@ class Slots:
             self._begin_in(match, sequence)
             return
         slot = self._lowest(match)
-        if match is not None and slot == match.slot:
-            self._begin_in(match, sequence)
-        else:
-            self._begin(slot, sequence, match)
+        found = match if match is not None else self._kept(slot, sequence)
+        if found is not None and slot == found.slot:
+            self._begin_in(found, sequence)
+            return
+        if slot not in self._free:
+            self.give_up(slot)
+        self._begin(slot, sequence, match)
 
     def _lowest(self, match: Match | None) -> int:
         """The lowest free slot, else the idle one that is worth least."""
@@ -177,8 +180,13 @@ class Slots:
         others = self._idle_but(match)
         if not others:
             return match.slot if match is not None else self._defect()
-        self.give_up(others[0])
         return others[0]
+
+    def _kept(self, slot: int, sequence: Sequence) -> Match | None:
+        """The beginning of a slot's idle prefix that a sequence keeps if it takes the slot over."""
+        if slot in self._free or not sequence.reuses_prefix:
+            return None
+        return self._cache.match_in(slot, sequence.spec.scope, sequence.tokens, self._cells_of)
 
     def _continues(self, match: Match, sequence: Sequence) -> bool:
         """Whether the slot is idle and holds the sequence's beginning and nothing else, such as

@@ -9,7 +9,7 @@ its own slot.
 """
 
 from engine_worker.kv.edits import Copy
-from engine_worker.kv.prefix_cache import Match, PrefixCache
+from engine_worker.kv.prefix_cache import MIN_MATCH, Match, PrefixCache
 from engine_worker.kv.slots import Slots, gaps
 from engine_worker.text.sequence import Sequence
 
@@ -54,25 +54,21 @@ class StreamSlots(Slots):
         if long is not None and slot == long.slot:
             self._begin_in(long, sequence)  # no other place: the rest of the prefix is lost
             return
-        if match is not None:
-            kept = self._kept(slot, sequence, long)
-            n_kept = 0 if kept is None else kept.n_tokens
-            if match.n_tokens - n_kept < self.least_shared:
-                match = kept
-            if kept is not None and match == kept:
-                self._begin_in(kept, sequence)
-                return
-        self._vacate(slot, match)
-        self._begin(slot, sequence, match)
-        if match is not None and continues:  # the new sequence begins with all of it
-            self.give_up(match.slot)
+        kept = None if self._is_moved(slot, long) else self._kept(slot, sequence)
+        if kept is not None and not self._is_copied_over(long, kept):
+            self._begin_in(kept, sequence)
+            return
+        self._vacate(slot, long)
+        self._begin(slot, sequence, long)
+        if long is not None and continues:  # the new sequence begins with all of it
+            self.give_up(long.slot)
 
-    def _kept(self, slot: int, sequence: Sequence, copied: Match | None) -> Match | None:
-        """The match of the slot's own idle prefix, where that is given up. `copied` is a match that
-        is worth a copy."""
-        if slot in self._free or self._is_moved(slot, copied):
-            return None
-        return self._cache.match_in(slot, sequence.spec.scope, sequence.tokens)
+    def _is_copied_over(self, long: Match | None, kept: Match) -> bool:
+        """Whether a match that is worth a copy, in another slot, goes before the beginning that the
+        slot itself would keep."""
+        if long is None or kept.n_tokens < MIN_MATCH:
+            return long is not None
+        return long.n_tokens - kept.n_tokens >= self.least_shared
 
     def _is_moved(self, slot: int, copied: Match | None) -> bool:
         """Whether an idle prefix goes to another slot when a sequence takes this one: a free one,

@@ -8,7 +8,7 @@ from functools import partial
 
 from engine_worker.backend.profile import Profile, Shape
 from engine_worker.kv.checkpoint_slots import CheckpointSlots, IsControl
-from engine_worker.kv.prefix_cache import KeepsPrefix, PrefixCache
+from engine_worker.kv.prefix_cache import MIN_MATCH, KeepsPrefix, PrefixCache
 from engine_worker.kv.slots import Slots
 from engine_worker.kv.stream_slots import StreamSlots
 from engine_worker.scheduling.adapter_turns import AdapterTurns
@@ -57,7 +57,11 @@ def scheduler_for(
 ) -> Scheduler:
     """A scheduler for `max_running` sequences and steps of `batch_tokens`, with the policies that
     suit the backend."""
-    cache = PrefixCache(can_cut=profile.cuts_prefixes, keeps_prefix=keeps_prefix)
+    cache = PrefixCache(
+        can_cut=profile.cuts_prefixes,
+        keeps_prefix=keeps_prefix,
+        least_in_place=_least_in_place(profile),
+    )
     usual = partial(_slots, profile, max_running, cache, is_control)
     slots, shape = _SHAPES.get(profile.shape, Mixed).with_slots(profile, cache, usual)
     return Scheduler(
@@ -84,6 +88,12 @@ def max_jump(profile: Profile, *, max_running: int, batch_tokens: int) -> int:
     if profile.shape is not Shape.MIXED or not profile.cuts_prefixes:
         return 0
     return max(0, min(MAX_JUMP, batch_tokens // max_running - 1))
+
+
+def _least_in_place(profile: Profile) -> int:
+    """The shortest prefix that a sequence keeps of an idle slot. A CPU computes any other number of
+    tokens as well; on a device prompts with equally many tokens to compute share a pass."""
+    return MIN_MATCH if profile.on_device else 1
 
 
 def _slots(profile: Profile, max_running: int, cache: PrefixCache, is_control: IsControl) -> Slots:

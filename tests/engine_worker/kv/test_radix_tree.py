@@ -58,6 +58,7 @@ class TreeAgainstLists(RuleBasedStateMachine):
         by_length: dict[int, set[int]] = {}
         for slot, path in self.paths.items():
             by_length.setdefault(common_prefix(path, tokens), set()).add(slot)
+            assert self.tree.n_shared(slot, tokens) == common_prefix(path, tokens)
         by_length.pop(0, None)
         assert list(self.tree.prefixes(tokens)) == sorted(by_length.items(), reverse=True)
 

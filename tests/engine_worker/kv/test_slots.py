@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from engine_worker.kv.edits import Copy, KvEdit, Remove
-from engine_worker.kv.prefix_cache import Match, PrefixCache
+from engine_worker.kv.edits import Copy, Holding, KvEdit, Remove
+from engine_worker.kv.prefix_cache import MIN_MATCH, Match, PrefixCache
+from engine_worker.kv.radix_tree import n_common
 from engine_worker.kv.slots import Slots, gaps
 from engine_worker.kv.stream_slots import PATIENCE, StreamSlots
 from engine_worker.text.sequence import Sequence
@@ -19,12 +20,14 @@ PREFIX = tuple(range(40))
 MOVES = ("start", "go on", "end", "settle", "adopt", "short")
 
 
-def shared(n_slots: int = 6, max_idle: int = 6) -> Slots:
-    return Slots(n_slots, max_idle=max_idle, cache=PrefixCache(can_cut=True))
+def shared(n_slots: int = 6, max_idle: int = 6, in_place: int = MIN_MATCH) -> Slots:
+    cache = PrefixCache(can_cut=True, least_in_place=in_place)
+    return Slots(n_slots, max_idle=max_idle, cache=cache)
 
 
-def streams(n_slots: int = 6) -> StreamSlots:
-    return StreamSlots(n_slots, max_idle=n_slots, cache=PrefixCache(can_cut=True))
+def streams(n_slots: int = 6, in_place: int = MIN_MATCH, least_copied: int = 0) -> StreamSlots:
+    cache = PrefixCache(can_cut=True, least_in_place=in_place)
+    return StreamSlots(n_slots, max_idle=n_slots, cache=cache, least_copied=least_copied)
 
 
 def run(slots: Slots, request: int, prompt: tuple[int, ...] | int = 40) -> Sequence:
@@ -153,9 +156,8 @@ def test_what_is_short_is_given_up_where_a_move_is_dear(n_tokens: int, is_kept: 
 # where copies are dear
 
 
-def dear(least_copied: int, n_slots: int = 6) -> StreamSlots:
-    cache = PrefixCache(can_cut=True)
-    return StreamSlots(n_slots, max_idle=n_slots, cache=cache, least_copied=least_copied)
+def dear(least_copied: int, n_slots: int = 6, in_place: int = MIN_MATCH) -> StreamSlots:
+    return streams(n_slots, in_place, least_copied)
 
 
 @pytest.mark.parametrize(("least_copied", "n_computed"), [(40, 40), (41, 0)])
@@ -265,17 +267,24 @@ def test_without_a_free_slot_the_least_recently_used_prefix_goes() -> None:
     assert slots.match(sequence(spec(5, (*new.tokens, 1)))) is not None
 
 
+def n_known(holding: Holding, fresh: Sequence) -> int:
+    """The first tokens of a sequence that a holding has and the sequence may use."""
+    is_same = holding.scope == fresh.spec.scope
+    return n_common(holding.tokens, tuple(fresh.tokens[:-1])) if is_same else 0
+
+
 @given(
     st.sampled_from(["one cache", "streams", "dear copies"]),
+    st.sampled_from([1, MIN_MATCH]),
     st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 9))),
 )
 def test_every_running_slot_has_its_own_tokens_whatever_comes(
-    layout: str, moves: list[tuple[str, int]]
+    layout: str, in_place: int, moves: list[tuple[str, int]]
 ) -> None:
     in_streams = layout != "one cache"
-    slots = streams(7) if in_streams else shared(7, max_idle=3)
+    slots = streams(7, in_place) if in_streams else shared(7, 3, in_place)
     if layout == "dear copies":
-        slots = dear(20, n_slots=5)  # with four running ones, one is left
+        slots = dear(20, 5, in_place)  # with four running ones, one is left
     cells, running, n_started = Cells(7), [], 0
     for move, at in moves:
         held = [holding.tokens for holding in slots.holdings()] or [()]
@@ -286,9 +295,16 @@ def test_every_running_slot_has_its_own_tokens_whatever_comes(
             prompt = (*PREFIX[: 4 * at], *range(100, 100 + n_words), n_started % 3)
             if move == "go on":
                 prompt = (*held[at % len(held)], 60 + at)
-            fresh = sequence(spec(n_started, prompt))
+            fresh = sequence(spec(n_started, prompt, scope="other" * (n_started % 5 == 0)))
+            known = [n_known(holding, fresh) for holding in slots.holdings()]
+            found = slots.match(fresh)
             slots.give(fresh)
             cells.do(slots.take_edits())
+            assert fresh.n_computed in {0, *known}
+            assert fresh.n_computed == 0 or fresh.n_computed >= in_place
+            if found is not None and found.n_tokens >= slots.least_shared:
+                n_least = found.n_tokens - slots.least_shared + 1
+                assert fresh.n_computed >= max(MIN_MATCH, n_least)
             assert cells.held[fresh.slot or 0] == fresh.tokens[: fresh.n_computed]
             cells.held[fresh.slot or 0] = list(fresh.tokens)
             fresh.advance(fresh.n_pending)
