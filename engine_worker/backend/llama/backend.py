@@ -56,6 +56,8 @@ class LlamaBackend:
         self._team: Team = loaded.team
         self._adapters = AppliedAdapters(lc, loaded.context, loaded.adapters)
         self._logits: Logits | None = None  # put together from two passes
+        self._viewed_at = 0, 0  # the address and the number of rows of the view
+        self._view: Logits = np.empty((0, self.facts.n_vocab), np.float32)
         facts = self.facts
         self._computing = loaded.computing
         self._may_compute_apart = facts.can_cut and not (facts.unified or facts.asynchronous)
@@ -172,8 +174,11 @@ class LlamaBackend:
         pointer = lc.llama_get_logits(self._context)
         if self._n_outputs == 0:
             return np.empty((0, self.facts.n_vocab), np.float32)
-        logits: Logits = np.ctypeslib.as_array(pointer, (self._n_outputs, self.facts.n_vocab))
-        return logits
+        rows_at = ctypes.addressof(pointer.contents), self._n_outputs
+        if rows_at != self._viewed_at:  # most often they are where they were
+            shape = self._n_outputs, self.facts.n_vocab
+            self._view, self._viewed_at = np.ctypeslib.as_array(pointer, shape), rows_at
+        return self._view
 
     def finders(self, n_threads: int) -> tuple[CandidateFinder, ...]:
         self._host_finders = host_finders(library_of(lc), self.facts.n_vocab, n_threads)

@@ -254,6 +254,19 @@ def test_a_batch_may_have_many_more_tokens_than_outputs(tiny: LlamaBackend) -> N
     assert decode(tiny, feed(tokens[:3], start=200, wanted=3)).shape == (3, n_vocab)
 
 
+def test_logits_are_those_of_the_last_pass_after_any_number_of_rows(tiny: LlamaBackend) -> None:
+    tokens, start = tokens_of(tiny, "word " * 50)[:50], 0
+    for n_rows in (1, 1, 3, 1, 40, 1, 3):
+        tiny.begin(feed(tokens[start : start + n_rows], start=start, wanted=n_rows))
+        start += n_rows
+        if n_rows < 40:  # else llama.cpp's buffer moves, and no view of it is asked for
+            rows = [
+                llama_cpp.llama_get_logits_ith(tiny._context, row)[: tiny.facts.n_vocab]
+                for row in range(n_rows)
+            ]
+            assert tiny.logits().tolist() == rows
+
+
 def test_one_step_gives_logits_for_sequences_and_drafts(f32_backend: LlamaBackend) -> None:
     assert f32_backend.facts.max_outputs == 4 + SPARE_OUTPUTS
     tokens = tokens_of(f32_backend, "One, two, three, four, five, six, seven, " * 9)[:68]
