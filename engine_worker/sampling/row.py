@@ -1,4 +1,9 @@
-"""The candidates of one row by itself, for any chain. See `columns` for how a row is folded."""
+"""The candidates of one row by itself, for any chain.
+
+A pass of the model leaves little else in the processor's caches, and each first call of a function
+takes several times what it takes in a loop. So the candidates are found with few calls, though the
+row is read twice.
+"""
 
 import math
 from typing import NamedTuple
@@ -7,8 +12,17 @@ import numpy as np
 
 from engine_worker.backend.candidates import Logits, Places, tie_bound
 from engine_worker.sampling.chain import Scores, Steps
-from engine_worker.sampling.columns import DEPTH
 from engine_worker.sampling.reach import reach
+
+_COLUMNS = 512
+"""A row is folded into so many columns (see `columns`). To sort fewer takes less time, but more of
+them hold two of the first `top_k` tokens, which makes more candidates."""
+
+_COLUMNS_OF_TOKEN = 4
+"""A long top-k has so many columns for each of its tokens."""
+
+_LEAST_DEPTH = 4
+"""A row with fewer logits in a column is not folded."""
 
 _LEAST = float(np.finfo(np.float32).min)
 _NOTHING = np.empty(0, np.int64), np.empty(0, np.float32)
@@ -37,9 +51,9 @@ def candidates_of_row(row: Logits, steps: Steps, min_keep: int = 0) -> RowCandid
     if steps.top_k == 1:
         ids = np.array([row.argmax()])
         return RowCandidates(float(row[ids[0]]), ids, row[ids])
-    width = len(row) // DEPTH
-    if 4 * steps.top_k <= width:
-        found = _first_of_row(row, width, int(steps.top_k))
+    width = max(_COLUMNS, _COLUMNS_OF_TOKEN * steps.top_k)
+    if _LEAST_DEPTH * width <= len(row):
+        found = _first_of_row(row, int(width), int(steps.top_k))
         if steps.top_n_sigma == 0.0 or not math.isfinite(found.best):
             return found
         return found._replace(reach=reach(row, steps.top_n_sigma))
@@ -63,23 +77,14 @@ def candidates_of_row(row: Logits, steps: Steps, min_keep: int = 0) -> RowCandid
 
 
 def _first_of_row(row: Logits, width: int, top_k: int) -> RowCandidates:
-    """The tokens that reach the `top_k`-th of `width` columns' maxima. Reads the row once."""
-    columns = row[: DEPTH * width].reshape(DEPTH, width)
-    maxima = columns.max(axis=0)
-    best = float(maxima.max())
-    rest = row[DEPTH * width :]
-    if len(rest):
-        best = float(np.maximum(best, rest.max()))
+    """The tokens that reach the `top_k`-th of `width` columns' maxima."""
+    depth, n_rest = divmod(len(row), width)
+    maxima: Logits = np.maximum.reduce(row[: depth * width].reshape(depth, width))
+    if n_rest:
+        np.maximum(maxima[:n_rest], row[depth * width :], out=maxima[:n_rest])
+    maxima.sort()  # NaN comes last
+    best = float(maxima[-1])
     if not math.isfinite(best):
         return RowCandidates(best, *_NOTHING)
-    place = width - top_k
-    bound = tie_bound(float(np.partition(maxima, place)[place]), best)
-    wanted = (maxima >= bound).nonzero()[0]
-    logits = columns.take(wanted, axis=1)
-    depths, places = (logits >= bound).nonzero()
-    ids, logits = depths * width + wanted[places], logits[depths, places]
-    if len(rest) and rest.max() >= bound:
-        reaching = (rest >= bound).nonzero()[0]
-        ids = np.concatenate((ids, reaching + DEPTH * width))
-        logits = np.concatenate((logits, rest[reaching]))
-    return RowCandidates(best, ids, logits)
+    ids = (row >= tie_bound(float(maxima[-top_k]), best)).nonzero()[0]
+    return RowCandidates(best, ids, row[ids])

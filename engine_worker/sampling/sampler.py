@@ -30,8 +30,9 @@ from engine_worker.backend.candidates import (
     masked,
 )
 from engine_worker.sampling.bias import BiasPlan, LogitBias, plan_bias, unusable
-from engine_worker.sampling.chain import OFF, Scores, Table, draw, survivors
+from engine_worker.sampling.chain import OFF, Scores, Table, survivors
 from engine_worker.sampling.row import RowCandidates, candidates_of_row
+from engine_worker.sampling.row_draw import draw_of_row, scores_of
 from engine_worker.sampling.samplers.penalties import joined
 from engine_worker.sampling.samplers.port import Model, Moment, State, TailsOf
 from engine_worker.sampling.samplers.row_chain import DRAW, RowChain
@@ -135,12 +136,9 @@ class Sampler:
     ) -> int:
         """`choose` of a plain sampler, given the changes and the random number."""
         found = self._found(logits, plan, mask, self._plain_candidates)
-        ids = found.ids
         if self.is_argmax:
-            return int(ids[0])
-        counts, uniforms = np.array([len(ids)]), np.array([number])
-        places = draw(_scores(found), counts, self.table, uniforms, found.whole, found.reaches)
-        return int(ids[places[0]])
+            return int(found.ids[0])
+        return int(found.ids[draw_of_row(found, self.steps, self.table, number)])
 
     def distribution(
         self,
@@ -163,7 +161,7 @@ class Sampler:
             return row.ids, row.chances()
         found = self._found(logits, plan, mask, self._plain_candidates)
         counts = np.array([len(found.ids)])
-        kept, weights = survivors(_scores(found), counts, self.table, found.whole, found.reaches)
+        kept, weights = survivors(scores_of(found), counts, self.table, found.whole, found.reaches)
         left = weights[kept]
         return found.ids[kept[0]], left / left.sum()
 
@@ -186,11 +184,6 @@ class Sampler:
         if not math.isfinite(found.best):
             raise unusable()
         return found
-
-
-def _scores(found: RowCandidates) -> Scores:
-    """The candidates' scores for the chain."""
-    return (found.logits.astype(np.float64) - found.best)[None]
 
 
 def _in_changed(

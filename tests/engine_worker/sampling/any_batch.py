@@ -9,8 +9,9 @@ from gpufc.sampling import SamplingParams
 from tests.engine_worker.sampling.batches import Rows, check_each, each_finder, rows
 from tests.engine_worker.sampling.masks import mask_of
 
-VOCABULARIES = [1, 2, 5, 16, 17, 31, 32, 33, 100, 333, 1000]
-"""Smaller than a column, a column and one more, and many columns with and without a rest."""
+VOCABULARIES = [1, 2, 5, 16, 17, 31, 32, 33, 100, 333, 1000, 2048, 2100]
+"""Smaller than a column, a column and one more, and many columns with and without a rest. The two
+last ones are folded where a row is by itself."""
 
 logit = st.one_of(
     st.floats(-50, 50, width=32),

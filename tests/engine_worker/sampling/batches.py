@@ -130,8 +130,8 @@ def check_each(
     end: list[int],
     masks: Sequence[MaskWords | None] | None = None,
 ) -> None:
-    """Choose for all rows with each of `batches`, and compare every row with the plain chain and
-    with `Sampler.choose`."""
+    """Choose for all rows with each of `batches`, together and each by itself. Compare every row
+    with the plain chain and with `Sampler.choose`."""
     n_vocab = logits.shape[1]
     given, logits = logits, aligned(logits)
     masks = masks or [None] * len(wanted)
@@ -158,8 +158,12 @@ def check_each(
             assert one.sampler.choose(row, history, 2, len(history), one.mask) == token
             expected.append(token)
     for finder, batch in batches.items():
-        chosen = batch.choose(logits, prepare(picks))
+        together = batch.choose(logits, prepare(picks))
+        alone = [
+            batch.choose(logits[row : row + 1], prepare([one]))[0] for row, one in enumerate(picks)
+        ]
         assert (given == logits).all()
-        for row_params, token, found in zip(wanted, expected, chosen, strict=True):
-            got = type(found) if isinstance(found, RequestError) else found
-            assert got == token, (finder, row_params)
+        for chosen in (together, alone):
+            for row_params, token, found in zip(wanted, expected, chosen, strict=True):
+                got = type(found) if isinstance(found, RequestError) else found
+                assert got == token, (finder, row_params, chosen is alone)

@@ -200,17 +200,21 @@ def test_a_logit_that_is_no_number_or_infinite_fails_the_batch_wherever_it_is(
         spoilt[row, token] = bad
         with pytest.raises(DecodeFailed):
             batch.choose(spoilt, prepare(picks))
+        with pytest.raises(DecodeFailed):
+            batch.choose(spoilt[row : row + 1], prepare(picks[:1]))
 
 
-@pytest.mark.parametrize("batch", [1000], indirect=True)
+@pytest.mark.parametrize("batch", [5009], indirect=True)
 @pytest.mark.parametrize("kind", [{}, {"temperature": 0.0}, {"top_k": 0}])
 def test_a_row_without_any_finite_logit_fails_the_batch(
     batch: BatchSampler, kind: dict[str, Any]
 ) -> None:
-    logits = rows(3, 1000)
+    logits = rows(3, 5009)
     logits[1] = -np.inf
-    with pytest.raises(DecodeFailed):
-        batch.choose(logits, prepare([pick(params(**kind), 1000, [], [])] * 3))
+    picks = [pick(params(**kind), 5009, [], [])] * 3
+    for spoilt in (logits, logits[1:2]):
+        with pytest.raises(DecodeFailed):
+            batch.choose(spoilt, prepare(picks[: len(spoilt)]))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
