@@ -10,6 +10,7 @@ A row with a `guide` is drawn without its mask first. `second_choice` draws the 
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
+from typing import Self
 
 import numpy as np
 from msgspec import Struct, structs
@@ -80,24 +81,49 @@ class Pick(Struct, frozen=True):
         return not self.mask[token >> 5] >> (token & 31) & 1
 
 
-class Prepared(Struct, frozen=True):
-    """The part of a step's sampling that needs no logits. Made by `prepare`.
+class Together(Struct, frozen=True):
+    """The arrays by which rows are chosen together. `table` has the steps of each pick, `k` the
+    number of tokens that its chain looks at: 0 if the row is sampled by itself, or not at all. The
+    rows with more are `n_together`. `uniforms` are the random numbers. If every row `is_argmax`,
+    none is drawn."""
 
-    A token is chosen for each of `rows`, in rising order. `table` has the steps of each pick, `k`
-    the number of tokens that its chain looks at: 0 if the row is sampled by itself, or not at all.
-    The rows with more are `n_together`. `uniforms` are the random numbers. `plan` has the changes
-    of the rows together, or of the only row.
-    """
-
-    picks: Sequence[Pick]
-    rows: Sequence[int]
     is_argmax: bool
     table: Table
     k: Counts
     n_together: int
     uniforms: Scores
+
+    @classmethod
+    def of(cls, picks: Sequence[Pick], uniforms: Sequence[float]) -> Self:
+        steps = chain.from_iterable([pick.sampler.steps for pick in picks])
+        table = Table(np.fromiter(steps, np.float64).reshape(len(picks), len(Steps._fields)))
+        k = table.top_k.copy()
+        k[k > MAX_TOP_K] = 0
+        is_argmax = all([pick.sampler.is_argmax for pick in picks])
+        return cls(is_argmax, table, k, int(np.count_nonzero(k)), np.array(uniforms))
+
+    def again(self, rows: Sequence[int], uniforms: Sequence[float]) -> Self:
+        """Those of a second choice from some of the rows."""
+        k = np.zeros_like(self.k)
+        k[rows] = self.k[rows]
+        n_together = int(np.count_nonzero(k))
+        return structs.replace(self, k=k, n_together=n_together, uniforms=np.array(uniforms))
+
+
+class Prepared(Struct, frozen=True):
+    """The part of a step's sampling that needs no logits. Made by `prepare`.
+
+    A token is chosen for each of `rows`, in rising order. `uniforms` are the random numbers of the
+    picks. `plan` has the changes of the rows together, or of the only row. `together` is None in a
+    step of one row, which needs none of its arrays.
+    """
+
+    picks: Sequence[Pick]
+    rows: Sequence[int]
+    uniforms: Sequence[float]
     plan: BiasPlan
     masks: RowMasks | None
+    together: Together | None
 
 
 def sampler_for(backend: Backend) -> "BatchSampler":
@@ -115,25 +141,13 @@ def prepare(picks: Sequence[Pick]) -> Prepared:
 
     Raises `ValueError` for a mask with fewer bits than the vocabulary has tokens.
     """
-    table = _table(picks)
-    k = table.top_k.copy()
-    k[k > MAX_TOP_K] = 0
-    is_argmax = all(pick.sampler.is_argmax for pick in picks)
     masks = _masks(picks, range(len(picks)))
     plan = _plan(picks)
     if masks is not None and len(plan.places):
         plan = plan.within(masks, picks[0].sampler.n_vocab)
-    return Prepared(
-        picks,
-        range(len(picks)),
-        is_argmax,
-        table,
-        k,
-        int(np.count_nonzero(k)),
-        np.array([] if is_argmax else [_uniform(pick) for pick in picks], np.float64),
-        plan,
-        masks,
-    )
+    uniforms = [_uniform(pick) for pick in picks]
+    together = Together.of(picks, uniforms) if len(picks) > 1 else None
+    return Prepared(picks, range(len(picks)), uniforms, plan, masks, together)
 
 
 def second_choice(first: Prepared, masks: Mapping[int, MaskWords]) -> Prepared:
@@ -148,11 +162,9 @@ def second_choice(first: Prepared, masks: Mapping[int, MaskWords]) -> Prepared:
     picks = list(first.picks)
     for row, mask in masks.items():
         picks[row] = structs.replace(picks[row], mask=mask, guide=None)
-    k = np.zeros_like(first.k)
-    k[rows] = first.k[rows]
-    uniforms = first.uniforms.copy()
-    if not first.is_argmax:
-        uniforms[rows] = [_uniform(picks[row], AGAIN) for row in rows]
+    uniforms = list(first.uniforms)
+    for row in rows:
+        uniforms[row] = _uniform(picks[row], AGAIN)
     row_masks, plan = _masks(picks, rows), first.plan
     if row_masks is not None and len(plan.places):
         plan = plan.within(row_masks, picks[0].sampler.n_vocab)
@@ -160,11 +172,10 @@ def second_choice(first: Prepared, masks: Mapping[int, MaskWords]) -> Prepared:
         first,
         picks=picks,
         rows=rows,
-        k=k,
-        n_together=int(np.count_nonzero(k)),
         uniforms=uniforms,
         plan=plan,
         masks=row_masks,
+        together=None if first.together is None else first.together.again(rows, uniforms),
     )
 
 
@@ -195,14 +206,14 @@ class BatchSampler:
         A row without any token left has the `RequestError` that ends its request. Raises
         `DecodeFailed` if any row has NaN, +inf or no finite logit: the whole step is unusable.
         """
-        rows = prepared.rows
-        if len(rows) <= 1:  # the way of many rows costs one row more than it saves
+        rows, together = prepared.rows, prepared.together
+        if together is None or len(rows) <= 1:  # so many calls take longer than they save
             return [_choose_alone(logits, prepared, row) for row in rows]
         chosen: dict[int, int] = {}
         changed = prepared.plan.on(logits.reshape(-1))
-        for found in self._find(logits, prepared, changed):
-            reaches = self._reaches(logits, prepared, changed, found.rows)
-            tokens: list[int] = _drawn(found, prepared, reaches).tolist()
+        for found in self._find(logits, together, changed, prepared.masks):
+            reaches = self._reaches(logits, together.table, changed, prepared.masks, found.rows)
+            tokens: list[int] = _drawn(found, together, reaches).tolist()
             if len(tokens) == len(rows):
                 return list(tokens)
             chosen.update(zip(found.rows.tolist(), tokens, strict=True))
@@ -211,16 +222,16 @@ class BatchSampler:
         ]
 
     def _find(
-        self, logits: Logits, prepared: Prepared, changed: ChangedLogits
+        self, logits: Logits, together: Together, changed: ChangedLogits, masks: RowMasks | None
     ) -> Iterator[Candidates]:
         """Ask the finders, until at most `MAX_LEFT_OUT` rows are left. Each row is found once."""
-        left = prepared.k
-        if not prepared.n_together:
+        left = together.k
+        if not together.n_together:
             return
         for finder in self._finders:
-            found = finder.find(logits, left, changed, prepared.masks)
+            found = finder.find(logits, left, changed, masks)
             if found is not None and found.unseen is not None:
-                found = without_unseen(found, prepared.table.of(found.rows))
+                found = without_unseen(found, together.table.of(found.rows))
             if found is None or not len(found.rows):
                 continue
             yield found
@@ -230,38 +241,34 @@ class BatchSampler:
                 return
 
     def _reaches(
-        self, logits: Logits, prepared: Prepared, changed: ChangedLogits, rows: Counts
+        self,
+        logits: Logits,
+        table: Table,
+        changed: ChangedLogits,
+        masks: RowMasks | None,
+        rows: Counts,
     ) -> Scores | None:
         """The reaches of rows that were found; None if top-n-sigma is off in all of the step."""
-        table = prepared.table
         if not table.is_n_sigma:
             return None
-        n = table.top_n_sigma[rows]
-        return reaches_of(logits, rows, n, changed, prepared.masks, self._threads)
+        return reaches_of(logits, rows, table.top_n_sigma[rows], changed, masks, self._threads)
 
 
-def _drawn(found: Candidates, prepared: Prepared, reaches: Scores | None) -> Counts:
+def _drawn(found: Candidates, together: Together, reaches: Scores | None) -> Counts:
     """The chosen token of each row that was found."""
-    if prepared.is_argmax:
+    if together.is_argmax:
         if found.ids.shape[1] == 1:
             return found.ids[:, 0]
         # candidates are by rising id, and argmax takes the first of equals
         places = found.logits.argmax(axis=1)
     else:
         scores, ranked = _scores(found)
-        table, uniforms = prepared.table, prepared.uniforms
+        table, uniforms = together.table, together.uniforms
         if len(found.rows) < len(table):
             table, uniforms = table.of(found.rows), uniforms[found.rows]
         places = draw(scores, found.counts, table, uniforms, reaches=reaches, ranked=ranked)
     ids: Counts = found.ids[np.arange(len(places)), places]
     return ids
-
-
-def _table(picks: Sequence[Pick]) -> Table:
-    if len(picks) == 1:  # the table of a lone stream is always the same
-        return picks[0].sampler.table
-    steps = chain.from_iterable([pick.sampler.steps for pick in picks])
-    return Table(np.fromiter(steps, np.float64).reshape(len(picks), len(Steps._fields)))
 
 
 def _scores(found: Candidates) -> tuple[Scores, Scores | None]:
@@ -321,7 +328,6 @@ def _choose_alone(logits: Logits, prepared: Prepared, row: int) -> int | Request
             return sampler.choose(logits[row], pick.history, *place, mask, pick.n_history)
         if len(prepared.picks) > 1:
             plan = sampler.plan(pick.history, pick.n_history, mask)
-        number = 0.0 if prepared.is_argmax else float(prepared.uniforms[row])
-        return sampler.choose_by(logits[row], plan, number, mask)
+        return sampler.choose_by(logits[row], plan, prepared.uniforms[row], mask)
     except RequestError as err:
         return err
