@@ -17,7 +17,7 @@ chain from looking at every token. This module samples one row, `batch` all rows
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from hashlib import blake2b
 
 import numpy as np
@@ -46,10 +46,24 @@ AGAIN = "again"
 """The purpose of the random number that draws a token in the place of a refused one."""
 
 
+_BLOCK = 16
+"""Positions whose random numbers are computed together: a single one takes much longer between
+passes of the model, where nothing is in the caches."""
+
+_MOST_BLOCKS = 512
+"""More than there are sequences."""
+
+
 def uniform(seed: int, choice: int, position: int, purpose: str = DRAW) -> float:
     """The random number in [0, 1) for one token. 53 bits of BLAKE2b over its arguments."""
     text = b"%d/%d/%d%s" % (seed, choice, position, purpose.encode())
     return (int.from_bytes(blake2b(text, digest_size=8).digest(), "little") >> 11) * 2.0**-53
+
+
+@lru_cache(_MOST_BLOCKS)
+def _uniforms(seed: int, choice: int, block: int, purpose: str) -> list[float]:
+    start = block * _BLOCK
+    return [uniform(seed, choice, at, purpose) for at in range(start, start + _BLOCK)]
 
 
 class Sampler:
@@ -93,7 +107,10 @@ class Sampler:
     def uniform(self, choice: int, position: int, purpose: str = DRAW) -> float:
         """The random number that draws the token at `position` of the sequence."""
         # where top-k leaves one token, any number draws it
-        return 0.0 if self.is_argmax else uniform(self._seed, choice, position, purpose)
+        if self.is_argmax:
+            return 0.0
+        block, place = divmod(position, _BLOCK)
+        return _uniforms(self._seed, choice, block, purpose)[place]
 
     def choose(
         self,

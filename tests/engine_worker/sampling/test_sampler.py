@@ -108,6 +108,15 @@ def test_the_random_number_is_fixed_for_ever() -> None:
     assert uniform(2**63 - 1, 7, 123456) == 0.5267168774734694
 
 
+@pytest.mark.parametrize("purpose", ["", "again"])
+def test_a_sequence_s_random_numbers_are_those_of_its_positions(purpose: str) -> None:
+    sampler = Sampler(params(seed=9), N_VOCAB)
+    for position in [*range(70), 5, 1_000_000]:
+        for choice in (0, 3):
+            expected = uniform(9, choice, position, purpose)
+            assert sampler.uniform(choice, position, purpose) == expected
+
+
 # what a choice is made from
 
 
