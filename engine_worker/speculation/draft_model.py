@@ -17,7 +17,7 @@ from engine_worker.backend.profile import profile_of
 from engine_worker.model_file.gguf_header import read_header
 from engine_worker.model_file.purpose import Purpose, purpose_of
 from engine_worker.speculation.drafter import Draft, Drafter, DraftRequest, Loads
-from gpufc.config import BackendKind, ModelConfig, Speculation
+from gpufc.config import BackendKind, ModelConfig
 from gpufc.errors import ModelLoadError, OutOfCells
 from gpufc.ids import RequestNo
 
@@ -56,7 +56,6 @@ def configuration(config: ModelConfig) -> ModelConfig:
         model_sha256=None,
         kv_cells=None,
         cached_sequences=0,
-        speculation=Speculation.NONE,
     )
 
 

@@ -50,7 +50,7 @@ from engine_worker.model_file.purpose import pooling_of
 from engine_worker.placement import cells, layers
 from engine_worker.placement.ceiling import DeviceCeiling
 from gpufc.adapters import adapter_files
-from gpufc.config import FlashAttention, ModelConfig
+from gpufc.config import FlashAttention, ModelConfig, Speculation
 from gpufc.errors import MemoryShort, ModelLoadError
 from gpufc.facts import EngineDevice, ModelFacts, Pooling
 from gpufc.file_samples import sample_digest
@@ -189,9 +189,11 @@ class Loader:
         callback = lc.llama_progress_callback(lambda fraction, _: self._report(fraction))
         params.progress_callback = callback
         self._log.clear()
-        with opened(self._header.files) as paths:
+        # a thread that computes keeps its team of threads (see `computing.Beside`), and some
+        # processors' formats of weights are computed here
+        with opened(self._header.files) as paths, ThreadPoolExecutor(1, "load") as pool:
             parts = (ctypes.c_char_p * len(paths))(*map(os.fsencode, paths))
-            model = lc.llama_model_load_from_splits(parts, len(paths), params)
+            model = pool.submit(lc.llama_model_load_from_splits, parts, len(paths), params).result()
         if not model:
             raise self._failure(f"{path} cannot be loaded", on_gpu=n_layers > 0)
         reason = self._unfit(model)
@@ -373,9 +375,11 @@ class Loader:
         self, model: ModelPointer, context: ContextPointer, layout: cells.Layout, n_layers: int
     ) -> bool:
         """Whether a core is left to the engine thread. No pass may lack cells: that would be known
-        when it has ended."""
+        when it has ended. A draft model computes between the steps, which would delay the report of
+        the last one, and in the same thread as the model, which may be on a device."""
         lc = self._lc
-        is_generating_cpu = n_layers == 0 and self._alone is None
+        has_draft = self._config.speculation is Speculation.DRAFT
+        is_generating_cpu = n_layers == 0 and self._alone is None and not has_draft
         has_all_cells = not layout.unified and lc.llama_n_ctx_seq(context) >= self._n_ctx
         is_free = lc.llama_n_threads(context) < host.usable_cores()
         return is_generating_cpu and has_all_cells and is_free and _can_cut(lc, model)
