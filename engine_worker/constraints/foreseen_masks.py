@@ -23,7 +23,7 @@ class ForeseenMasks(StepMasks):
         A guide that has just forced a token is left out: to look for the next one takes this
         thread's time, and it has more beside the step.
         """
-        choosing = [guide for guide in guides if guide.is_choosing] if self._overlaps else []
+        choosing = [guide for guide in guides if guide.is_choosing] if self._has_time else []
         if choosing:
             self._memory_ahead = of_rows(len(choosing), self._memory_ahead)
             self._compute(self._with_rows(choosing, self._memory_ahead), self._memory_ahead)

@@ -35,7 +35,7 @@ class Wanted(NamedTuple):
 def mask_threads(backend: Backend) -> int:
     """The number of threads that compute masks, from the cores that the device leaves free.
 
-    A CPU computes masks after the pass, with the threads of the pass.
+    A CPU computes most masks after the pass, with the threads of the pass.
     """
     if not profile_of(backend.facts).on_device:
         return max(1, min(MAX_THREADS, backend.n_threads))
@@ -54,7 +54,8 @@ class StepMasks:
         n_words = -(-backend.facts.n_vocab // 32)
         self._memory = self._memory_refused = np.empty((0, n_words), np.int32)
         self._n_threads = mask_threads(backend)
-        self._overlaps = profile_of(backend.facts).on_device
+        profile = profile_of(backend.facts)
+        self._overlaps, self._has_time = profile.overlaps, profile.on_device
         self._threads: MaskThreads | None = None
         self._wanted: Sequence[Wanted] = ()
         self._first: dict[Guide, MaskWords] = {}  # the next row's, of guides
@@ -68,13 +69,13 @@ class StepMasks:
         """Begin to compute the masks for the guides of a step, but for those that are foreseen.
         Called once the step has begun.
 
-        Returns at once beside a device, otherwise when the masks are there.
+        Returns at once where steps overlap with other work, otherwise when the masks are there.
         """
         self._wanted = wanted
         missing = [
             one.guide
             for one in wanted
-            if one.guide not in self._first and (one.is_needed or self._overlaps)
+            if one.guide not in self._first and (one.is_needed or self._has_time)
         ]
         if missing:
             self._memory = of_rows(len(missing), self._memory)

@@ -85,7 +85,7 @@ def test_foreseen_masks_are_computed_at_once_and_not_again(
     found = masks.take()
     after_a_letter = [ord(" "), *LETTERS, END]
     assert [tokens_of(mask) for (mask,) in found if mask is not None] == [after_a_letter] * 3
-    assert computed == ([3, 2, 1] if masks._overlaps else [3, 3])
+    assert computed == ([3, 2, 1] if masks._has_time else [3, 3])
 
 
 def test_no_mask_is_computed_after_a_token_that_was_forced(

@@ -34,15 +34,22 @@ WORDS = Constraint(ConstraintKind.REGEX, "[a-z]{1,8}( [a-z]{1,8}){0,9}")
 class Device:
     """A device, or a CPU, as far as masks ask for it."""
 
-    def __init__(self, *, overlaps: bool, n_threads: int = 2) -> None:
-        self.facts = model_facts(n_vocab=llg.TRIAL_CONTROL.stop, asynchronous=overlaps)
+    def __init__(self, *, overlaps: bool, n_threads: int = 2, beside: bool = False) -> None:
+        """With `beside`, the CPU computes passes beside the engine thread."""
+        self.facts = model_facts(
+            n_vocab=llg.TRIAL_CONTROL.stop, asynchronous=overlaps, computes_beside=beside
+        )
         self.n_threads = n_threads
 
 
-@pytest.fixture(params=[True, False], ids=["beside a device", "after a pass"])
+DEVICES = [Device(overlaps=True), Device(overlaps=False), Device(overlaps=False, beside=True)]
+NAMES = ["beside a device", "after a pass", "beside a pass"]
+
+
+@pytest.fixture(params=DEVICES, ids=NAMES)
 def masks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> StepMasks:
     monkeypatch.setattr(step_masks.host, "usable_cores", lambda: 4)
-    return StepMasks(Device(overlaps=request.param))  # type: ignore[arg-type]
+    return StepMasks(request.param)
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:
