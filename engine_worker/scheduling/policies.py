@@ -91,8 +91,8 @@ def max_jump(profile: Profile, *, max_running: int, batch_tokens: int) -> int:
 
 
 def _least_in_place(profile: Profile) -> int:
-    """The shortest prefix that a sequence keeps of an idle slot. A CPU computes any other number of
-    tokens as well; on a device prompts with equally many tokens to compute share a pass."""
+    """The shortest prefix that a sequence keeps of an idle slot. On a CPU each token less
+    counts; on a device prompts with equally many tokens to compute share a pass."""
     return MIN_MATCH if profile.on_device else 1
 
 

@@ -140,6 +140,7 @@ def test_streams_of_a_cpu_may_come_and_go(seed: int) -> None:
         come()
         run.run(between=come)
     assert run.n_ahead
+    assert run.n_in_vain == 0
     check(run, *requests)
 
 
