@@ -166,6 +166,22 @@ def test_the_configured_drafter_is_loaded(speculation: Speculation, drafter: typ
     assert progress == [1.0]
 
 
+def test_both_models_of_a_process_know_that_there_are_two() -> None:
+    """Passes of neither are computed beside the engine thread then (`Loader`)."""
+    asked: list[ModelConfig] = []
+
+    def note(config: ModelConfig, n_sequences: int, on_progress: LoadProgress) -> Backend:
+        asked.append(config)
+        return load_fake(config, n_sequences, on_progress)
+
+    config = ModelConfig(
+        backend=BackendKind.FAKE, speculation=Speculation.DRAFT, draft_model_path="small.gguf"
+    )
+    loading.load(config, 3, note, lambda _: None)
+    assert {str(one.model_path) for one in asked} == {"None", "small.gguf"}
+    assert {one.speculation for one in asked} == {Speculation.DRAFT}
+
+
 def test_a_draft_model_that_is_not_named_is_a_load_error() -> None:
     config = ModelConfig(backend=BackendKind.FAKE, speculation=Speculation.DRAFT)
     with pytest.raises(ModelLoadError, match="draft_model_path"):

@@ -13,7 +13,7 @@ from engine_worker.backend.llama.backend import LlamaBackend
 from engine_worker.backend.port import SPARE_OUTPUTS, Backend, Batch
 from engine_worker.model_file.gguf_header import read_header
 from engine_worker.placement.footprint import footprint
-from gpufc.config import KvType, KvUnified, ModelConfig
+from gpufc.config import KvType, KvUnified, ModelConfig, Speculation
 from gpufc.errors import DecodeFailed, OutOfCells
 from tests.engine_worker.backend.decoding import decode
 from tests.engine_worker.backend.llama.loaded import N_CTX, load, refusal
@@ -202,16 +202,42 @@ def test_a_pass_beside_that_lacks_cells_ends_the_engine(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("n_threads", "layout", "is_beside"),
-    [(1, KvUnified.FALSE, True), (2, KvUnified.FALSE, False), (1, KvUnified.TRUE, False)],
+    ("n_threads", "layout", "speculation", "is_beside"),
+    [
+        (1, KvUnified.FALSE, Speculation.NGRAM, True),
+        (2, KvUnified.FALSE, Speculation.NGRAM, False),  # no core is free
+        (1, KvUnified.TRUE, Speculation.NGRAM, False),  # cells may run out
+        (1, KvUnified.FALSE, Speculation.DRAFT, False),
+    ],
 )
-def test_a_cpu_with_a_free_core_computes_beside_unless_cells_can_run_out(
-    monkeypatch: pytest.MonkeyPatch, n_threads: int, layout: KvUnified, is_beside: bool
+def test_a_cpu_with_a_free_core_computes_beside(
+    monkeypatch: pytest.MonkeyPatch,
+    n_threads: int,
+    layout: KvUnified,
+    speculation: Speculation,
+    is_beside: bool,
 ) -> None:
     monkeypatch.setattr(host, "usable_cores", lambda: 2)
-    backend = load(made("llama"), kv_unified=layout, n_threads=n_threads)
+    config = {"kv_unified": layout, "n_threads": n_threads, "speculation": speculation}
+    backend = load(made("llama"), **config)
     backend.close()
     assert backend.facts.computes_beside is is_beside
+
+
+def test_the_thread_that_loads_the_weights_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its OpenMP threads, where weights are converted, have ended with it."""
+    found: list[threading.Thread] = []
+    load_weights = llama_cpp.llama_model_load_from_splits
+
+    def noted(*arguments: object) -> object:
+        found.append(threading.current_thread())
+        return load_weights(*arguments)
+
+    monkeypatch.setattr(llama_cpp, "llama_model_load_from_splits", noted)
+    load(made("llama")).close()
+    (loading,) = found
+    assert loading is not threading.current_thread()
+    assert not loading.is_alive()
 
 
 def test_what_is_computed_beside_is_the_same_and_edits_wait_for_it(
