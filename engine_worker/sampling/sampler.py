@@ -61,9 +61,9 @@ def uniform(seed: int, choice: int, position: int, purpose: str = DRAW) -> float
 
 
 @lru_cache(_MOST_BLOCKS)
-def _uniforms(seed: int, choice: int, block: int, purpose: str) -> list[float]:
+def _uniforms(seed: int, choice: int, block: int) -> list[float]:
     start = block * _BLOCK
-    return [uniform(seed, choice, at, purpose) for at in range(start, start + _BLOCK)]
+    return [uniform(seed, choice, at) for at in range(start, start + _BLOCK)]
 
 
 class Sampler:
@@ -109,8 +109,10 @@ class Sampler:
         # where top-k leaves one token, any number draws it
         if self.is_argmax:
             return 0.0
+        if purpose != DRAW:  # the next position has seldom another one for the same purpose
+            return uniform(self._seed, choice, position, purpose)
         block, place = divmod(position, _BLOCK)
-        return _uniforms(self._seed, choice, block, purpose)[place]
+        return _uniforms(self._seed, choice, block)[place]
 
     def choose(
         self,
