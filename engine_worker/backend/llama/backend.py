@@ -36,6 +36,10 @@ _log_callback = lc.llama_log_callback(lambda level, text, _: _log.write(level, t
 lc.llama_log_set(_log_callback, None)
 
 
+MOST_COPIED_BYTES = 64 << 20
+"""A copy of more cells takes no memory of this process."""
+
+
 class LlamaBackend:
     """Implements `Backend` with one model and one context."""
 
@@ -207,9 +211,24 @@ class LlamaBackend:
             lc.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)
             return
         # between streams only whole slots can be copied: a range aborts the process
-        lc.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+        if not self._copy_state(source, target):
+            lc.llama_memory_seq_cp(self._memory, source, target, -1, -1)
         if lc.llama_memory_seq_pos_max(self._memory, target) >= n_tokens:
             self.remove(target, n_tokens)
+
+    def _copy_state(self, source: int, target: int) -> bool:
+        """Copy the cells in use by way of this process's memory, where they are less than half of
+        the slot's: llama.cpp copies those that are free as well. False if nothing was copied, as of
+        a window, whose state lacks the cells that a shorter prefix needs."""
+        facts = self.facts
+        stream_bytes = facts.kv_cells // facts.n_sequences * facts.cell_bytes
+        if facts.asynchronous or not facts.can_cut or self._window:
+            return False
+        n_bytes = int(lc.llama_state_seq_get_size(self._context, source))
+        if not 0 < n_bytes <= min(stream_bytes // 2, MOST_COPIED_BYTES):
+            return False
+        memory = memoryview(bytearray(n_bytes))
+        return self._state_from(source, memory) > 0 and self._state_into(target, memory)
 
     def keeps_prefix(self, slot: int, n_tokens: int) -> bool:
         """See `Backend`. `find_slot` in llama.cpp's cache takes a cell that its sequence's window
@@ -228,6 +247,9 @@ class LlamaBackend:
 
     def export_state(self, slot: int, memory: memoryview) -> int:
         self._computing.settle()
+        return self._state_from(slot, memory)
+
+    def _state_from(self, slot: int, memory: memoryview) -> int:
         target = (ctypes.c_uint8 * len(memory)).from_buffer(memory)
         size = lc.llama_state_seq_get_data(self._context, target, len(memory), slot)
         del target  # it holds the memory, which the caller is about to unmap
@@ -236,6 +258,9 @@ class LlamaBackend:
     def import_state(self, slot: int, memory: memoryview) -> bool:
         """See `Backend`. llama.cpp checks that cache types and layout agree."""
         self._computing.settle()
+        return self._state_into(slot, memory)
+
+    def _state_into(self, slot: int, memory: memoryview) -> bool:
         source = (ctypes.c_uint8 * len(memory)).from_buffer(memory)
         size = lc.llama_state_seq_set_data(self._context, source, len(memory), slot)
         del source

@@ -317,6 +317,33 @@ def test_a_copied_prefix_gives_the_same_logits(f32_backend: LlamaBackend) -> Non
     assert np.isfinite(again).all()
 
 
+@pytest.mark.parametrize(("n_tokens", "is_by_stream"), [(20, False), (200, True)])
+def test_of_a_stream_with_few_cells_in_use_only_these_are_copied(
+    monkeypatch: pytest.MonkeyPatch, n_tokens: int, is_by_stream: bool
+) -> None:
+    copies: list[tuple[int, int]] = []
+    copy_stream = llama_cpp.llama_memory_seq_cp
+
+    def noted(memory: object, source: int, target: int, *limits: int) -> None:
+        copies.append((source, target))
+        copy_stream(memory, source, target, *limits)
+
+    monkeypatch.setattr(llama_cpp, "llama_memory_seq_cp", noted)
+    backend = load(made("llama"), kv_unified=KvUnified.FALSE)
+    try:
+        tokens = tokens_of(backend, "word " * 250)[:n_tokens]
+        decode(backend, feed(tokens))
+        backend.copy_prefix(0, 2, n_tokens - 4)
+        rows = []
+        for slot in (0, 2):
+            backend.remove(slot, n_tokens - 4)
+            rows.append(decode(backend, feed([5], sequence=slot, start=n_tokens - 4)).copy())
+    finally:
+        backend.close()
+    assert copies == ([(0, 2)] if is_by_stream else [])
+    assert (rows[0] == rows[1]).all()
+
+
 def test_a_sequence_that_was_cut_goes_on_from_there(f32_backend: LlamaBackend) -> None:
     tokens = tokens_of(f32_backend, "The quick brown fox jumps over the lazy dog")
     expected = decode(f32_backend, feed(tokens))[0].copy()
