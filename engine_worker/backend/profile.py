@@ -41,10 +41,11 @@ class Profile(Struct, frozen=True, kw_only=True):
     """The decisions that follow from a backend's facts.
 
     `n_slots` KV slots: with `consecutive`, slots that run must have consecutive numbers to be
-    computed in one pass, and a copy moves a whole KV stream; a prefix of fewer than `least_copied`
-    tokens is then computed again. With `cuts_prefixes`, cells can be forgotten from any position
-    on. With `one_a_pass`, a pass must have tokens of one sequence only. With `overlaps`, passes
-    are computed while the engine thread does something else, and with `on_device` by a device.
+    computed in one pass, and a copy moves a whole KV stream at most; a prefix of fewer than
+    `least_copied` tokens is then computed again. With `cuts_prefixes`, cells can be forgotten from
+    any position on. With `one_a_pass`, a pass must have tokens of one sequence only. With
+    `overlaps`, passes are computed while the engine thread does something else, and with
+    `on_device` by a device.
     `prompt_token_s` is an estimate of the seconds of one prompt token; 0 where nothing is known.
     """
 

@@ -18,7 +18,7 @@ class ForeseenMasks(StepMasks):
 
     def foresee(self, guides: Sequence[Guide]) -> None:
         """Begin to compute the masks after the tokens that these guides have read: most likely
-        those of the next step, which is planned meanwhile. Does nothing after a pass.
+        those of the next step, which is planned meanwhile. Does nothing on a CPU.
 
         A guide that has just forced a token is left out: to look for the next one takes this
         thread's time, and it has more beside the step.

@@ -1,11 +1,11 @@
 """Slots where each has a KV stream of its own. Pure.
 
 llama.cpp computes sequences with *consecutive* ids in one forward pass; each gap among the ids that
-run costs another pass, in every step. A copy between streams moves a whole stream, which takes as
-long as a few such passes. So a sequence starts in a gap, else in a place beside the running ones; a
-gap that stays is closed after some steps; an idle prefix in the way moves to a slot where no
-sequence runs. A short prefix that is computed faster than it is copied is reused only in
-its own slot.
+run costs another pass, in every step. A copy between streams may move a whole stream, which takes
+as long as a few such passes. So a sequence starts in a gap, else in a place beside the running
+ones; a gap that stays is closed after some steps; an idle prefix in the way moves to a slot where
+no sequence runs. A short prefix that is computed faster than it is copied is reused only in its own
+slot.
 """
 
 from engine_worker.kv.edits import Copy

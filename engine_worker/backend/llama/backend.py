@@ -36,8 +36,12 @@ _log_callback = lc.llama_log_callback(lambda level, text, _: _log.write(level, t
 lc.llama_log_set(_log_callback, None)
 
 
-MOST_COPIED_BYTES = 64 << 20
-"""A copy of more cells takes no memory of this process."""
+MOST_STATE_BYTES = 64 << 20
+"""A larger state is copied by llama.cpp, from stream to stream."""
+
+STATE_SHARE = 8
+"""A copy by way of the state takes three times as long for each cell, and more for the first: it
+pays up to a seventh of a slot (kv/NOTES.md)."""
 
 
 class LlamaBackend:
@@ -50,6 +54,7 @@ class LlamaBackend:
         self._context: ContextPointer | None = loaded.context
         self._memory = lc.llama_get_memory(loaded.context)
         self._window = int(lc.llama_model_n_swa(loaded.model))
+        self._copies_wait = False  # between streams, until the next pass
         self._vocabulary = vocabulary
         self._batch = BatchArrays(lc, lc.llama_n_batch(loaded.context))
         self._graph_finders = loaded.graph_finders
@@ -156,6 +161,7 @@ class LlamaBackend:
     def _decode(self, batch: Batch) -> None:
         self._n_outputs, self._n_computed = sum(batch.outputs), len(batch.outputs)
         code = self._team.decode(self._context, self._batch.fill(batch), self._n_computed)
+        self._copies_wait = False  # done before any code but those that end the process
         if code == 1:
             raise OutOfCells(f"no KV space for a batch of {len(batch.tokens)} tokens")
         if code != 0:
@@ -211,21 +217,25 @@ class LlamaBackend:
             lc.llama_memory_seq_cp(self._memory, source, target, 0, n_tokens)
             return
         # between streams only whole slots can be copied: a range aborts the process
-        if not self._copy_state(source, target):
+        if self._copies_wait or not self._copy_state(source, target):
             lc.llama_memory_seq_cp(self._memory, source, target, -1, -1)
+            self._copies_wait = True
         if lc.llama_memory_seq_pos_max(self._memory, target) >= n_tokens:
             self.remove(target, n_tokens)
 
     def _copy_state(self, source: int, target: int) -> bool:
-        """Copy the cells in use by way of this process's memory, where they are less than half of
-        the slot's: llama.cpp copies those that are free as well. False if nothing was copied, as of
-        a window, whose state lacks the cells that a shorter prefix needs."""
+        """Copy the cells in use by way of this process's memory, where they are few of the slot's:
+        llama.cpp copies those that are free as well. It does so at the next pass, and a state has
+        the cells of now, so no copy may be waiting.
+
+        False if nothing was copied: where it does not pay, and for a sliding window, since the
+        state lacks cells that a shorter prefix needs."""
         facts = self.facts
         stream_bytes = facts.kv_cells // facts.n_sequences * facts.cell_bytes
         if facts.asynchronous or not facts.can_cut or self._window:
             return False
         n_bytes = int(lc.llama_state_seq_get_size(self._context, source))
-        if not 0 < n_bytes <= min(stream_bytes // 2, MOST_COPIED_BYTES):
+        if not 0 < n_bytes <= min(stream_bytes // STATE_SHARE, MOST_STATE_BYTES):
             return False
         memory = memoryview(bytearray(n_bytes))
         return self._state_from(source, memory) > 0 and self._state_into(target, memory)

@@ -317,6 +317,32 @@ def test_a_copied_prefix_gives_the_same_logits(f32_backend: LlamaBackend) -> Non
     assert np.isfinite(again).all()
 
 
+@pytest.mark.parametrize("is_cut", [False, True])
+def test_copies_of_both_kinds_before_one_pass_keep_their_order(is_cut: bool) -> None:
+    """A copy of a whole stream waits for the next pass, and one of few cells need not."""
+    backend = load(made("llama"), kv_unified=KvUnified.FALSE)
+    try:
+        words = tokens_of(backend, "word " * 250)[:200]
+        decode(backend, feed(words))
+        decode(backend, feed(tokens_of(backend, "The quick brown fox jumps over it"), sequence=1))
+        n_kept = 20 if is_cut else 196
+        backend.copy_prefix(0, 2, n_kept)  # waits
+        if is_cut:
+            backend.remove(1)
+            backend.copy_prefix(2, 1, n_kept)  # reads what the first one will write
+        else:
+            backend.remove(0)
+            backend.copy_prefix(1, 0, 4)  # writes what the first one will read
+        found = decode(backend, feed([5], sequence=1 if is_cut else 2, start=n_kept)).copy()
+        for slot in range(backend.facts.n_sequences):
+            backend.remove(slot)
+        decode(backend, feed(words[:n_kept], sequence=3))
+        expected = decode(backend, feed([5], sequence=3, start=n_kept))
+        np.testing.assert_allclose(found, expected, atol=0.05 * expected.std())
+    finally:
+        backend.close()
+
+
 @pytest.mark.parametrize(("n_tokens", "is_by_stream"), [(20, False), (200, True)])
 def test_of_a_stream_with_few_cells_in_use_only_these_are_copied(
     monkeypatch: pytest.MonkeyPatch, n_tokens: int, is_by_stream: bool
