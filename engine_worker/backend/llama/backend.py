@@ -252,8 +252,9 @@ class LlamaBackend:
         return 0 <= first <= max(0, n_tokens - self._window)
 
     def state_bytes(self, slot: int) -> int:
+        """See `Backend`. Behind a copy that waits for a pass, a state is not that of then."""
         self._computing.settle()
-        return int(lc.llama_state_seq_get_size(self._context, slot))
+        return 0 if self._copies_wait else int(lc.llama_state_seq_get_size(self._context, slot))
 
     def export_state(self, slot: int, memory: memoryview) -> int:
         self._computing.settle()
@@ -266,9 +267,10 @@ class LlamaBackend:
         return int(size)
 
     def import_state(self, slot: int, memory: memoryview) -> bool:
-        """See `Backend`. llama.cpp checks that cache types and layout agree."""
+        """See `Backend`. llama.cpp checks that cache types and layout agree. A copy that waits may
+        be going to read the slot's cells of now."""
         self._computing.settle()
-        return self._state_into(slot, memory)
+        return not self._copies_wait and self._state_into(slot, memory)
 
     def _state_into(self, slot: int, memory: memoryview) -> bool:
         source = (ctypes.c_uint8 * len(memory)).from_buffer(memory)

@@ -521,6 +521,23 @@ def test_a_state_that_was_handed_over_goes_on_to_the_bit(backend: LlamaBackend) 
     assert (before == after).all()
 
 
+def test_no_state_is_handed_over_while_a_copy_waits_for_the_next_pass() -> None:
+    backend = load(made("llama"), kv_unified=KvUnified.FALSE)
+    try:
+        words = tokens_of(backend, "word " * 250)[:200]
+        decode(backend, feed(words))
+        memory = memoryview(bytearray(backend.state_bytes(0)))
+        assert backend.export_state(0, memory) == len(memory) > 0
+        backend.copy_prefix(0, 2, len(words))
+        assert backend.state_bytes(2) == 0
+        assert not backend.import_state(1, memory)
+        decode(backend, feed([5], sequence=2, start=len(words)))
+        assert backend.state_bytes(2) > 0
+        assert backend.import_state(1, memory)
+    finally:
+        backend.close()
+
+
 def test_a_state_that_is_no_state_is_refused_and_leaves_nothing(backend: LlamaBackend) -> None:
     assert not backend.import_state(0, memoryview(bytearray(4096)))
     tokens = tokens_of(backend, "The")
