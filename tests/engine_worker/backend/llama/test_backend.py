@@ -324,7 +324,8 @@ def test_copies_of_both_kinds_before_one_pass_keep_their_order(is_cut: bool) -> 
     try:
         words = tokens_of(backend, "word " * 250)[:200]
         decode(backend, feed(words))
-        decode(backend, feed(tokens_of(backend, "The quick brown fox jumps over it"), sequence=1))
+        others = tokens_of(backend, "The quick brown fox jumps over the lazy dog. " * 9)[:28]
+        decode(backend, feed(others, sequence=1))
         n_kept = 20 if is_cut else 196
         backend.copy_prefix(0, 2, n_kept)  # waits
         if is_cut:
@@ -332,7 +333,7 @@ def test_copies_of_both_kinds_before_one_pass_keep_their_order(is_cut: bool) -> 
             backend.copy_prefix(2, 1, n_kept)  # reads what the first one will write
         else:
             backend.remove(0)
-            backend.copy_prefix(1, 0, 4)  # writes what the first one will read
+            backend.copy_prefix(1, 0, 24)  # writes what the first one will read
         found = decode(backend, feed([5], sequence=1 if is_cut else 2, start=n_kept)).copy()
         for slot in range(backend.facts.n_sequences):
             backend.remove(slot)
