@@ -83,9 +83,22 @@ def test_most_steps_of_streams_begin_ahead_with_the_same_tokens() -> None:
     check(run, *requests)
 
 
+def cpu() -> Recorded:
+    """A CPU that leaves a core to the engine thread."""
+    fake = device()
+    facts = {"asynchronous": False, "n_gpu_layers": 0, "computes_beside": True}
+    fake.facts = msgspec.structs.replace(fake.facts, **facts)
+    return fake
+
+
+@pytest.mark.parametrize("drafter", [None, PromptLookup])
+@pytest.mark.parametrize("processor", [device, cpu])
 @pytest.mark.parametrize("seed", range(5))
-def test_no_step_is_computed_in_vain_however_requests_come_and_go(seed: int) -> None:
-    run, dice = AheadRun(device()), random.Random(seed)
+def test_no_step_is_computed_in_vain_however_requests_come_and_go(
+    seed: int, processor: Callable[[], Recorded], drafter: Callable[[], PromptLookup] | None
+) -> None:
+    fake, dice = processor(), random.Random(seed)
+    run = AheadRun(fake, drafter=drafter and drafter())
     run.fix_costs(0.006, 1e-3)  # so that prompts come in pieces, and wait for each other
     requests = [
         asked(n, dice.randint(1, N_TOKENS), n_words=dice.choice([1, 30])) for n in range(40)
@@ -104,14 +117,6 @@ def test_no_step_is_computed_in_vain_however_requests_come_and_go(seed: int) -> 
     check(run, *requests)
 
 
-def cpu() -> Recorded:
-    """A CPU that leaves a core to the engine thread."""
-    fake = device()
-    facts = {"asynchronous": False, "n_gpu_layers": 0, "computes_beside": True}
-    fake.facts = msgspec.structs.replace(fake.facts, **facts)
-    return fake
-
-
 @pytest.mark.parametrize("n_streams", [1, 3, 8])
 @pytest.mark.parametrize("has_drafter", [True, False])
 def test_a_cpu_with_a_free_core_begins_ahead_with_the_same_tokens(
@@ -122,25 +127,6 @@ def test_a_cpu_with_a_free_core_begins_ahead_with_the_same_tokens(
     requests = [asked(n) for n in range(1, 1 + n_streams)]
     run.run(*requests)
     assert run.n_ahead > 0.5 * N_TOKENS  # drafts may save some of the steps
-    check(run, *requests)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_streams_of_a_cpu_may_come_and_go(seed: int) -> None:
-    run, dice = AheadRun(cpu(), drafter=PromptLookup()), random.Random(seed)
-    run.fix_costs(0.006, 1e-3)
-    left = [asked(n, dice.randint(1, N_TOKENS), n_words=dice.choice([1, 30])) for n in range(40)]
-    requests = list(left)
-
-    def come() -> None:
-        while left and dice.random() < 0.2:
-            run.engine.inbox.put(left.pop())
-
-    while left:
-        come()
-        run.run(between=come)
-    assert run.n_ahead
-    assert run.n_in_vain == 0
     check(run, *requests)
 
 
