@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from engine_worker.backend.llama.backend import LlamaBackend
+from engine_worker.backend.port import Batch
 from gpufc.config import ModelConfig
 from gpufc.errors import ModelLoadError
 
@@ -25,3 +26,26 @@ def refusal(path: Path, **config: Any) -> str:
         load(path, **config)
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def tokens_of(backend: LlamaBackend, words: str) -> list[int]:
+    return backend.tokenize(words, add_special=True, parse_special=True)
+
+
+def feed(tokens: list[int], sequence: int = 0, start: int = 0, wanted: int = 1) -> Batch:
+    n_tokens = len(tokens)
+    return Batch(
+        tokens=tokens,
+        positions=list(range(start, start + n_tokens)),
+        sequences=[sequence] * n_tokens,
+        outputs=[place >= n_tokens - wanted for place in range(n_tokens)],
+    )
+
+
+def joined(*batches: Batch) -> Batch:
+    return Batch(
+        tokens=[token for batch in batches for token in batch.tokens],
+        positions=[position for batch in batches for position in batch.positions],
+        sequences=[sequence for batch in batches for sequence in batch.sequences],
+        outputs=[wanted for batch in batches for wanted in batch.outputs],
+    )

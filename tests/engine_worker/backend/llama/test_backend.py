@@ -13,10 +13,17 @@ from engine_worker.backend.llama.backend import LlamaBackend
 from engine_worker.backend.port import SPARE_OUTPUTS, Backend, Batch
 from engine_worker.model_file.gguf_header import read_header
 from engine_worker.placement.footprint import footprint
-from gpufc.config import KvType, KvUnified, ModelConfig, Speculation
+from gpufc.config import KvType, KvUnified, ModelConfig
 from gpufc.errors import DecodeFailed, OutOfCells
 from tests.engine_worker.backend.decoding import decode
-from tests.engine_worker.backend.llama.loaded import N_CTX, load, refusal
+from tests.engine_worker.backend.llama.loaded import (
+    N_CTX,
+    feed,
+    joined,
+    load,
+    refusal,
+    tokens_of,
+)
 from tests.models.making import made
 
 pytestmark = pytest.mark.model
@@ -72,29 +79,6 @@ def _empty(request: pytest.FixtureRequest) -> Iterator[None]:
         loaded: LlamaBackend = request.getfixturevalue(name)
         for sequence in range(loaded.facts.n_sequences):
             loaded.remove(sequence)
-
-
-def tokens_of(backend: LlamaBackend, words: str) -> list[int]:
-    return backend.tokenize(words, add_special=True, parse_special=True)
-
-
-def feed(tokens: list[int], sequence: int = 0, start: int = 0, wanted: int = 1) -> Batch:
-    n_tokens = len(tokens)
-    return Batch(
-        tokens=tokens,
-        positions=list(range(start, start + n_tokens)),
-        sequences=[sequence] * n_tokens,
-        outputs=[place >= n_tokens - wanted for place in range(n_tokens)],
-    )
-
-
-def joined(*batches: Batch) -> Batch:
-    return Batch(
-        tokens=[token for batch in batches for token in batch.tokens],
-        positions=[position for batch in batches for position in batch.positions],
-        sequences=[sequence for batch in batches for sequence in batch.sequences],
-        outputs=[wanted for batch in batches for wanted in batch.outputs],
-    )
 
 
 def test_facts_say_what_was_obtained(backend: LlamaBackend) -> None:
@@ -183,81 +167,6 @@ def test_where_a_prompt_does_not_fit_nobody_has_gone_on() -> None:
         backend.close()
 
 
-def test_a_pass_beside_that_lacks_cells_ends_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It cannot lack any for sequences within the limit. What was computed is taken back."""
-    monkeypatch.setattr(host, "usable_cores", lambda: 2)
-    backend = load(made("llama"), kv_unified=KvUnified.FALSE, n_threads=1)
-    try:
-        assert backend.facts.computes_beside
-        tokens = tokens_of(backend, "word " * 250)[:250]
-        decode(backend, joined(feed(tokens[:4], sequence=0), feed(tokens[:100], sequence=1)))
-        batch = joined(feed([5], sequence=0, start=4), feed(tokens[:200], sequence=1, start=100))
-        batch.chunks = {1}
-        backend.begin(batch)
-        with pytest.raises(DecodeFailed, match="cannot lack cells"):
-            backend.logits()
-        assert np.isfinite(decode(backend, feed([5], sequence=0, start=4))).all()
-    finally:
-        backend.close()
-
-
-@pytest.mark.parametrize(
-    ("n_threads", "layout", "speculation", "is_beside"),
-    [
-        (1, KvUnified.FALSE, Speculation.NGRAM, True),
-        (2, KvUnified.FALSE, Speculation.NGRAM, False),  # no core is free
-        (1, KvUnified.TRUE, Speculation.NGRAM, False),  # cells may run out
-        (1, KvUnified.FALSE, Speculation.DRAFT, False),
-    ],
-)
-def test_a_cpu_with_a_free_core_computes_beside(
-    monkeypatch: pytest.MonkeyPatch,
-    n_threads: int,
-    layout: KvUnified,
-    speculation: Speculation,
-    is_beside: bool,
-) -> None:
-    monkeypatch.setattr(host, "usable_cores", lambda: 2)
-    config = {"kv_unified": layout, "n_threads": n_threads, "speculation": speculation}
-    backend = load(made("llama"), **config)
-    backend.close()
-    assert backend.facts.computes_beside is is_beside
-
-
-def test_the_thread_that_loads_the_weights_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its OpenMP threads, where weights are converted, have ended with it."""
-    found: list[threading.Thread] = []
-    load_weights = llama_cpp.llama_model_load_from_splits
-
-    def noted(*arguments: object) -> object:
-        found.append(threading.current_thread())
-        return load_weights(*arguments)
-
-    monkeypatch.setattr(llama_cpp, "llama_model_load_from_splits", noted)
-    load(made("llama")).close()
-    (loading,) = found
-    assert loading is not threading.current_thread()
-    assert not loading.is_alive()
-
-
-def test_what_is_computed_beside_is_the_same_and_edits_wait_for_it(
-    monkeypatch: pytest.MonkeyPatch, model_path: Path
-) -> None:
-    rows = []
-    for n_cores in (1, 2):
-        monkeypatch.setattr(host, "usable_cores", lambda n=n_cores: n)
-        backend = load(model_path, kv_unified=KvUnified.FALSE, n_threads=1)
-        tokens = tokens_of(backend, "The quick brown fox jumps over the lazy dog")
-        backend.begin(feed(tokens, sequence=0))
-        backend.copy_prefix(0, 1, len(tokens))
-        backend.remove(0)
-        backend.logits()
-        rows.append(decode(backend, feed([5], sequence=1, start=len(tokens))).copy())
-        backend.close()
-    assert np.isfinite(rows[0]).all()
-    assert (rows[0] == rows[1]).all()
-
-
 def test_where_the_last_pass_does_not_fit_nothing_ahead_of_it_remains() -> None:
     backend = load(made("llama"), kv_unified=KvUnified.FALSE, n_threads=ALL_CORES)
     try:
@@ -315,60 +224,6 @@ def test_a_copied_prefix_gives_the_same_logits(f32_backend: LlamaBackend) -> Non
     f32_backend.remove(0)
     again = decode(f32_backend, feed(tokens[-1:], sequence=2, start=len(tokens)))[0]
     assert np.isfinite(again).all()
-
-
-@pytest.mark.parametrize("is_cut", [False, True])
-def test_copies_of_both_kinds_before_one_pass_keep_their_order(is_cut: bool) -> None:
-    """A copy of a whole stream waits for the next pass, and one of few cells need not."""
-    backend = load(made("llama"), kv_unified=KvUnified.FALSE)
-    try:
-        words = tokens_of(backend, "word " * 250)[:200]
-        decode(backend, feed(words))
-        others = tokens_of(backend, "The quick brown fox jumps over the lazy dog. " * 9)[:28]
-        decode(backend, feed(others, sequence=1))
-        n_kept = 20 if is_cut else 196
-        backend.copy_prefix(0, 2, n_kept)  # waits
-        if is_cut:
-            backend.remove(1)
-            backend.copy_prefix(2, 1, n_kept)  # reads what the first one will write
-        else:
-            backend.remove(0)
-            backend.copy_prefix(1, 0, 24)  # writes what the first one will read
-        found = decode(backend, feed([5], sequence=1 if is_cut else 2, start=n_kept)).copy()
-        for slot in range(backend.facts.n_sequences):
-            backend.remove(slot)
-        decode(backend, feed(words[:n_kept], sequence=3))
-        expected = decode(backend, feed([5], sequence=3, start=n_kept))
-        np.testing.assert_allclose(found, expected, atol=0.05 * expected.std())
-    finally:
-        backend.close()
-
-
-@pytest.mark.parametrize(("n_tokens", "is_by_stream"), [(20, False), (200, True)])
-def test_of_a_stream_with_few_cells_in_use_only_these_are_copied(
-    monkeypatch: pytest.MonkeyPatch, n_tokens: int, is_by_stream: bool
-) -> None:
-    copies: list[tuple[int, int]] = []
-    copy_stream = llama_cpp.llama_memory_seq_cp
-
-    def noted(memory: object, source: int, target: int, *limits: int) -> None:
-        copies.append((source, target))
-        copy_stream(memory, source, target, *limits)
-
-    monkeypatch.setattr(llama_cpp, "llama_memory_seq_cp", noted)
-    backend = load(made("llama"), kv_unified=KvUnified.FALSE)
-    try:
-        tokens = tokens_of(backend, "word " * 250)[:n_tokens]
-        decode(backend, feed(tokens))
-        backend.copy_prefix(0, 2, n_tokens - 4)
-        rows = []
-        for slot in (0, 2):
-            backend.remove(slot, n_tokens - 4)
-            rows.append(decode(backend, feed([5], sequence=slot, start=n_tokens - 4)).copy())
-    finally:
-        backend.close()
-    assert copies == ([(0, 2)] if is_by_stream else [])
-    assert (rows[0] == rows[1]).all()
 
 
 def test_a_sequence_that_was_cut_goes_on_from_there(f32_backend: LlamaBackend) -> None:
@@ -520,23 +375,6 @@ def test_a_state_that_was_handed_over_goes_on_to_the_bit(backend: LlamaBackend) 
     assert backend.import_state(0, memoryview(memory))
     after = decode(backend, Batch([tokens[-1]], [n], [0], [True]))
     assert (before == after).all()
-
-
-def test_no_state_is_handed_over_while_a_copy_waits_for_the_next_pass() -> None:
-    backend = load(made("llama"), kv_unified=KvUnified.FALSE)
-    try:
-        words = tokens_of(backend, "word " * 250)[:200]
-        decode(backend, feed(words))
-        memory = memoryview(bytearray(backend.state_bytes(0)))
-        assert backend.export_state(0, memory) == len(memory) > 0
-        backend.copy_prefix(0, 2, len(words))
-        assert backend.state_bytes(2) == 0
-        assert not backend.import_state(1, memory)
-        decode(backend, feed([5], sequence=2, start=len(words)))
-        assert backend.state_bytes(2) > 0
-        assert backend.import_state(1, memory)
-    finally:
-        backend.close()
 
 
 def test_a_state_that_is_no_state_is_refused_and_leaves_nothing(backend: LlamaBackend) -> None:
